@@ -1,0 +1,189 @@
+# /// script
+# requires-python = ">=3.8"
+# dependencies = ["pika>=1.3,<2"]
+# ///
+"""Publish orders to RabbitMQ's queue "orders": python3 producer.py [FILE]
+
+Without FILE five sample orders, else the orders in FILE ("-": standard input), JSON Lines.
+AMQP_URL in the environment says where RabbitMQ is. README.md tells the rest.
+"""
+
+import argparse
+import json
+import logging
+import os
+import re
+import signal
+import sys
+import time
+from decimal import Decimal
+from typing import Any, Dict, List, TextIO, Tuple
+
+try:
+    import pika  # type: ignore[import-untyped, unused-ignore]
+except ImportError:
+    sys.exit("pika is missing: python3 -m pip install pika (or: apt install python3-pika)")
+logging.getLogger("pika").addHandler(logging.NullHandler())  # what it logs is said below, once
+pika.connection.Parameters.DEFAULT_BLOCKED_CONNECTION_TIMEOUT = 25  # seconds
+
+QUEUE, DEAD_LETTER_QUEUE = "orders", "orders.dead"
+QUEUES: Dict[str, Dict[str, Any]] = {  # quorum: what is confirmed is on disk, on most of the nodes
+    # Without a limit of its own, RabbitMQ 4 drops what was looked at and put back 20 times.
+    DEAD_LETTER_QUEUE: {"x-queue-type": "quorum", "x-delivery-limit": 2_000_000_000},
+    QUEUE: {"x-queue-type": "quorum", "x-delivery-limit": 19,  # dead when given back the 20th time
+            "x-dead-letter-exchange": "", "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
+            "x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"},
+}
+HOPELESS = {  # a word of the error where waiting does not help, and what does
+    "ACCESS_REFUSED": "Check the user, the password and the permissions (AMQP_URL).",
+    "NOT_ALLOWED": "Check the vhost (AMQP_URL), or add it: rabbitmqctl add_vhost NAME",
+    "inequivalent arg": "This removes it, and all in it: rabbitmqctl -p {vhost} delete_queue {queue}",
+    "CERTIFICATE_VERIFY_FAILED": "Name the authority that you trust: SSL_CERT_FILE=ca.pem",
+    "Blocked connection": "Free memory or disk on its machine, then publish the rest.",
+}
+
+
+def say(text: str, file: TextIO = sys.stdout) -> None:
+    """Print the time and one line of at most 500 characters, none of which steers a terminal."""
+    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    try:
+        print(time.strftime("%H:%M:%S"), safe[:500], file=file, flush=True)
+    except OSError as error:  # the disk is full, or "| head" has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())  # or Python tries again at exit
+        sys.exit(f"Cannot write: {error}")
+
+
+def parse_order(body: bytes) -> Dict[str, Any]:
+    """Return the order in a body, one JSON object (RFC 8259) in UTF-8; ValueError says why not."""
+    try:  # Decimal leaves amounts as they are written; int refuses NaN and Infinity
+        order = json.loads(body.decode("utf-8-sig"), parse_float=Decimal, parse_constant=int)
+    except (ValueError, ArithmeticError, RecursionError) as error:
+        raise ValueError(f"not JSON in UTF-8: {error}") from None
+    if not isinstance(order, dict):
+        raise ValueError("not a JSON object")
+    for field in ("order_id", "customer", "status"):
+        text = order.get(field)
+        if not isinstance(text, str) or not text.strip() or re.search("[\ud800-\udfff]", text):
+            raise ValueError(f"{field} must be a string of Unicode that is not blank")
+    amount: Any = order.get("amount")
+    if type(amount) not in (int, Decimal) or not 0 < amount <= sys.float_info.max:
+        raise ValueError("amount must be a number, finite and greater than 0")
+    return order
+
+
+def parse_urls(urls: str) -> List[pika.URLParameters]:
+    """Return the nodes that AMQP_URL names; exits with 2, the password hidden, if it is wrong."""
+    nodes = []
+    for url in re.split(r",\s*(?=\w+://)", urls or "amqp://guest:guest@localhost:5672/%2F"):
+        try:
+            nodes.append(pika.URLParameters(re.findall("^amqps?://.*", url)[0]))
+        except Exception as error:  # the query after the ? can raise about anything
+            known = re.match(r"Unknown|Invalid|Expected|\[Errno", str(error))
+            problem = error if known else "must look like amqp://USER:PASSWORD@HOST:PORT/VHOST"
+            secret = r":(?!//)(?!\d*(/[^@]*)?$).*?(?=@[^@]*$|$)"  # not the port; up to the last @
+            say(f"AMQP_URL {re.sub(secret, ':***', url.partition('?')[0])}: {problem}", sys.stderr)
+            sys.exit(2)
+    return nodes
+
+
+def connect(nodes: List[pika.URLParameters], patience: float, trouble: str = "") -> Any:
+    """Return a channel, the queues declared; exits with 1 after `patience` seconds, or if hopeless."""
+    queue, vhost, user = "", nodes[-1].virtual_host, nodes[-1].credentials.username
+    where = ", ".join(f"{node.host}:{node.port}" for node in nodes)
+    deadline, waiting = time.monotonic() + patience, False
+    while True:
+        advice = [text for sign, text in HOPELESS.items() if sign in trouble]
+        if advice or time.monotonic() > deadline:
+            hint = "".join(advice or ["Is it up, and is AMQP_URL right?"]).format(queue=queue, vhost=vhost)
+            sys.exit(f"RabbitMQ at {where}, user {user}, vhost {vhost}: {trouble}\n{hint}")
+        if trouble and not waiting:
+            say(f"RabbitMQ at {where} is out of reach, trying every second: {trouble}", sys.stderr)
+        waiting = bool(trouble)
+        time.sleep(waiting)
+        try:
+            channel = pika.BlockingConnection(nodes).channel()
+            for queue, arguments in QUEUES.items():
+                channel.queue_declare(queue, durable=True, arguments=arguments)
+            if waiting:
+                say(f"RabbitMQ at {where} is there.", sys.stderr)
+            return channel
+        except Exception as error:  # pika lets OSError and errors of no family through
+            cause = getattr(next(iter(error.args), error), "exception", error)  # of several, packed
+            trouble = str(cause) or repr(cause)
+
+
+SAMPLES = [
+    {"order_id": "ORD-001", "customer": "Иван Иванов", "amount": 5000, "status": "pending"},
+    {"order_id": "ORD-002", "customer": "Мария Петрова", "amount": 1249.5, "status": "pending"},
+    {"order_id": "ORD-003", "customer": "John Smith", "amount": 320, "status": "pending"},
+    {"order_id": "ORD-004", "customer": "Ольга Ким", "amount": 7800, "status": "pending"},
+    {"order_id": "ORD-005", "customer": "Emma Brown", "amount": 150, "status": "pending"},
+]
+
+
+def read_orders(name: str) -> List[Tuple[str, bytes]]:
+    """Return (order_id, body) of each line of a file; ValueError says which holds no order, and why."""
+    orders = []
+    with open(0 if name == "-" else name, "rb") as lines:
+        for number, line in ((number, line) for number, line in enumerate(lines, 1) if line.strip()):
+            try:
+                order_id = parse_order(line)["order_id"]
+                if len(order_id.encode()) > 255:
+                    raise ValueError("order_id is longer than AMQP's message_id, 255 bytes")
+            except ValueError as error:
+                raise ValueError(f"{name}:{number}: {error}") from None
+            # \u0418 becomes И, while numbers stay as they are written.
+            text = re.sub(r"(\\u[0-9a-fA-F]{4})+|\\.", lambda escape: json.dumps(
+                json.loads(f'"{escape[0]}"'), ensure_ascii=False)[1:-1], line.decode("utf-8-sig").strip())
+            orders.append((order_id, text.encode("utf-8", "backslashreplace")))
+    return orders
+
+
+def publish(orders: List[Tuple[str, bytes]], nodes: List[pika.URLParameters]) -> None:
+    """Publish the orders, 1,000 to a transaction, and say how many are stored, however it ends."""
+    channel, stored, started, trouble = None, 0, 0.0, ""
+    properties = pika.BasicProperties("application/json", delivery_mode=2, timestamp=int(time.time()))
+    try:
+        while stored < len(orders):
+            batch = orders[stored:stored + 1000]
+            try:
+                if not channel:
+                    channel, started = connect(nodes, 30, trouble), started or time.monotonic()
+                    channel.add_on_return_callback(lambda *_: sys.exit(f"The queue {QUEUE} was deleted"))
+                    channel.connection._impl.add_on_connection_blocked_callback(  # the public one waits
+                        lambda _, frame: say(f"RabbitMQ holds orders up: {frame.method.reason}", sys.stderr))
+                    channel.tx_select()
+                for properties.message_id, body in batch:
+                    channel.basic_publish("", QUEUE, body, properties, mandatory=True)
+                channel.tx_commit()  # answered once most of the nodes have them on disk
+                channel.connection.process_data_events()  # calls back if an order was returned
+            except pika.exceptions.AMQPConnectionError as error:
+                channel, trouble = None, f"{error}; {batch[0][0]} to {batch[-1][0]} may come twice"
+                continue
+            stored += len(batch)
+            for _, body in batch if len(orders) <= 20 else []:
+                say(f"Sent {body.decode()}")
+            if len(orders) > 20 and sys.stderr.isatty():
+                print(f"{stored} of {len(orders)} orders stored", end="\r", file=sys.stderr)
+        say(f"{stored} orders stored in {time.monotonic() - (started or time.monotonic()):.2f} s")
+    finally:
+        if started and stored < len(orders):
+            say(f"{stored} of {len(orders)} orders stored for sure, the rest may or may not be", sys.stderr)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("FILE", nargs="?")
+    name, nodes = parser.parse_args().FILE, parse_urls(os.environ.get("AMQP_URL", ""))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as honest as Ctrl-C
+    try:
+        samples = [(str(o["order_id"]), json.dumps(o, ensure_ascii=False).encode()) for o in SAMPLES]
+        publish(read_orders(name) if name else samples, nodes)
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"{error}\n")
+    except (pika.exceptions.AMQPError, KeyboardInterrupt) as error:
+        sys.exit(f"RabbitMQ: {error}" if isinstance(error, Exception) else 130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Fixtures: one RabbitMQ node for the whole run, and empty queues for each test."""
+
+import signal
+import tempfile
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+from support import Broker
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Put every temporary file into one folder, and clean up after SIGTERM and SIGHUP as after Ctrl-C."""
+    folder = tempfile.TemporaryDirectory(prefix="orders-tests-")
+    config.option.basetemp = Path(folder.name) / "pytest"
+    config.add_cleanup(folder.cleanup)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """The node that most tests share."""
+    broker = Broker(tmp_path_factory.mktemp("node"))
+    try:
+        yield broker.start()
+    finally:
+        broker.stop()
+
+
+@pytest.fixture
+def broker(node: Broker) -> Broker:
+    """The shared node, without any of our queues."""
+    with node.connect() as connection:
+        channel = connection.channel()
+        channel.queue_delete("orders")
+        channel.queue_delete("orders.dead")
+    return node
+
+
+@pytest.fixture
+def channel(broker: Broker) -> Iterator[Any]:
+    """A channel of the test's own, on the shared node."""
+    with broker.connect() as connection:
+        yield connection.channel()
