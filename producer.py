@@ -165,7 +165,7 @@ def publish(orders: List[Tuple[str, bytes]], nodes: List[pika.URLParameters]) ->
                 say(f"Sent {body.decode()}")
             if len(orders) > 20 and sys.stderr.isatty():
                 print(f"{stored} of {len(orders)} orders stored", end="\r", file=sys.stderr)
-        say(f"{stored} orders stored in {time.monotonic() - (started or time.monotonic()):.2f} s")
+        say(f"{stored} orders stored in {time.monotonic() - (started or time.monotonic()):.3f} s")
     finally:
         if started and stored < len(orders):
             say(f"{stored} of {len(orders)} orders stored for sure, the rest may or may not be", sys.stderr)

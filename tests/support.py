@@ -108,7 +108,8 @@ def free_ports(count: int) -> List[int]:
 class Script:
     """consumer.py or producer.py (or any program) as a process, its output collected as it comes.
 
-    Use it as a context manager: it is killed at the end if it still runs.
+    Use it as a context manager: it is killed at the end if it still runs. With a label its lines are
+    shown as well, the label before each.
     """
 
     def __init__(
@@ -117,11 +118,13 @@ class Script:
         url: Optional[str] = None,
         stdin: Optional[bytes] = None,
         python: bool = True,
+        label: str = "",
         **environment: str,
     ) -> None:
         self.environment: Dict[str, str] = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment}
         if url is not None:
             self.environment["AMQP_URL"] = url
+        self.label = label
         self.lines: Dict[str, List[str]] = {"stdout": [], "stderr": []}
         self.started = time.monotonic()
         self.process = subprocess.Popen(
@@ -144,7 +147,10 @@ class Script:
     def _read(self, name: str) -> None:
         with getattr(self.process, name) as stream:
             for line in stream:
-                self.lines[name].append(line.decode("utf-8", "surrogateescape").rstrip("\n"))
+                text = line.decode("utf-8", "surrogateescape").rstrip("\n")
+                self.lines[name].append(text)
+                if self.label:
+                    print(f"{self.label} | {text}", flush=True)
 
     def __enter__(self) -> "Script":
         return self

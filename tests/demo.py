@@ -1,0 +1,139 @@
+"""Run the main job to its end and show both sides: five orders go out in a blink, and come back.
+
+    tests/run demo
+
+The broker is the one that answers at AMQP_URL; else, where a Docker engine runs, docker-compose's;
+else a throwaway rabbitmq-server. What the demo started it stops again. It takes no queue "orders"
+that holds orders or has consumers: those are somebody's.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Iterator, List, Optional
+
+import pika
+from support import CONSUMER, LIMIT, PRODUCER, ROOT, Broker, Script
+
+COUNT = 5
+
+
+def tell(text: str) -> None:
+    """Print a line of the demo's own."""
+    print(f"    demo | {text}", flush=True)
+
+
+def obstacle(url: str) -> Optional[str]:
+    """Return why the broker at the URL cannot serve the demo; None if it can."""
+    try:
+        with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+            for queue in ("orders", "orders.dead"):
+                try:
+                    state = connection.channel().queue_declare(queue, passive=True).method
+                except pika.exceptions.ChannelClosedByBroker:
+                    continue  # no such queue yet
+                if queue == "orders" and (state.message_count or state.consumer_count):
+                    return f"its queue {queue} is in use"
+    except Exception as error:  # whatever it is, there is another broker to try
+        return f"it does not let us in ({type(error).__name__})"
+    return None
+
+
+def compose_command() -> List[str]:
+    """Return the command that is docker-compose here; empty where no Docker engine runs."""
+    for command in (["docker-compose"], ["docker", "compose"]):
+        if shutil.which(command[0]) and shutil.which("docker"):
+            checks = [["docker", "info"], [*command, "version"]]
+            if all(subprocess.run(check, capture_output=True).returncode == 0 for check in checks):
+                return command
+    return []
+
+
+@contextlib.contextmanager
+def compose_broker(command: List[str]) -> Iterator[str]:
+    """Bring docker-compose.yml up, yield the URL of its broker, and take it down again."""
+    tell(f"starting RabbitMQ: {' '.join(command)} up -d")
+    up = subprocess.run([*command, "up", "-d"], cwd=ROOT, stdout=sys.stderr)
+    try:
+        if up.returncode:
+            raise RuntimeError(f"{' '.join(command)} up -d failed")
+        url = f"amqp://guest:guest@localhost:{os.environ.get('RABBITMQ_PORT') or 5672}/%2F"
+        deadline = time.monotonic() + LIMIT
+        while True:
+            problem = obstacle(url)
+            if not problem:
+                break
+            if "in use" in problem or time.monotonic() > deadline:
+                raise RuntimeError(problem)
+            time.sleep(1)
+        yield url
+    finally:
+        subprocess.run([*command, "down"], cwd=ROOT, stdout=sys.stderr)
+
+
+@contextlib.contextmanager
+def throwaway_broker() -> Iterator[str]:
+    """Start a node with files of its own, yield its URL, and remove it again."""
+    tell("starting a RabbitMQ of our own, for this demo only")
+    with tempfile.TemporaryDirectory(prefix="orders-demo-") as folder:
+        broker = Broker(Path(folder))
+        try:
+            yield broker.start().url()
+        finally:
+            broker.stop()
+
+
+@contextlib.contextmanager
+def some_broker() -> Iterator[str]:
+    """Yield the URL of the first broker that can serve."""
+    url = os.environ.get("AMQP_URL") or "amqp://guest:guest@localhost:5672/%2F"
+    problem = obstacle(url)
+    if not problem:
+        tell("using the RabbitMQ that answers at AMQP_URL")
+        yield url
+        return
+    tell(f"not using the RabbitMQ at AMQP_URL: {problem}")
+    with contextlib.ExitStack() as stack:
+        command = compose_command()
+        if command:
+            try:
+                url = stack.enter_context(compose_broker(command))
+            except RuntimeError as error:
+                tell(f"not using docker-compose: {error}")
+                command = []
+        if not command:
+            url = stack.enter_context(throwaway_broker())
+        yield url
+
+
+def main() -> int:
+    """Run the demo; return 0 if all orders were processed."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # so that all is cleaned up
+    with some_broker() as url:
+        with Script(CONSUMER, "--count", COUNT, url=url, label="consumer") as consumer:
+            with Script(PRODUCER, url=url, label="producer") as producer:
+                sent = producer.wait()
+                took = time.monotonic() - producer.started
+            done = 0 if sent else consumer.wait()
+    if sent or done:
+        tell("it did not work: the lines above say why")
+        return 1
+    summary = re.search(r"in ([\d.]+) s", consumer.lines["stdout"][-1])
+    assert summary, consumer
+    tell(f"{COUNT} orders: the producer was done after {took:.2f} s, the consumer took {summary[1]} s")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
