@@ -81,7 +81,7 @@ def parse_urls(urls: str) -> List[pika.URLParameters]:
             known = re.match(r"Unknown|Invalid|Expected|\[Errno", str(error))
             problem = error if known else "must look like amqp://USER:PASSWORD@HOST:PORT/VHOST"
             secret = r":(?!//)(?!\d*(/[^@]*)?$).*?(?=@[^@]*$|$)"  # not the port; up to the last @
-            say(f"AMQP_URL {re.sub(secret, ':***', url.partition('?')[0])}: {problem}", sys.stderr)
+            say(f"AMQP_URL {re.sub(secret, ':***', url.partition('?')[0], count=1)}: {problem}", sys.stderr)
             sys.exit(2)
     return nodes
 

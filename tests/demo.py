@@ -117,12 +117,11 @@ def main() -> int:
     """Run the demo; return 0 if all orders were processed."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)  # so that all is cleaned up
-    with some_broker() as url:
-        with Script(CONSUMER, "--count", COUNT, url=url, label="consumer") as consumer:
-            with Script(PRODUCER, url=url, label="producer") as producer:
-                sent = producer.wait()
-                took = time.monotonic() - producer.started
-            done = 0 if sent else consumer.wait()
+    with some_broker() as url, Script(CONSUMER, "--count", COUNT, url=url, label="consumer") as consumer:
+        with Script(PRODUCER, url=url, label="producer") as producer:
+            sent = producer.wait()
+            took = time.monotonic() - producer.started
+        done = 0 if sent else consumer.wait()
     if sent or done:
         tell("it did not work: the lines above say why")
         return 1
