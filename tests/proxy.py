@@ -9,13 +9,13 @@ from typing import Dict, Optional
 class Proxy:
     """Forward each connection to 127.0.0.1:`port`. Use it as a context manager.
 
-    `bytes_from_broker` counts what came back. While `silent` is set nothing is forwarded, in either
+    `connections` counts those it took, `bytes_from_broker` what came back. While `silent` is set nothing is forwarded, in either
     direction, and nothing is closed: what a client sees when a cable is pulled.
     """
 
     def __init__(self, port: int) -> None:
         self.target = port
-        self.bytes_from_broker = 0
+        self.connections = self.bytes_from_broker = 0
         self.silent = threading.Event()
         self._peers: Dict[socket.socket, socket.socket] = {}
         self._from_broker: Dict[socket.socket, bool] = {}
@@ -46,6 +46,7 @@ class Proxy:
                     return
                 if ready is self._listener:
                     client, _ = self._listener.accept()
+                    self.connections += 1
                     server = self._dial()
                     if not server:
                         client.close()
