@@ -27,7 +27,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     try:
         yield broker.start()
     finally:
-        broker.stop()
+        broker.kill()
 
 
 @pytest.fixture

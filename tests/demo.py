@@ -87,7 +87,7 @@ def throwaway_broker() -> Iterator[str]:
         try:
             yield broker.start().url()
         finally:
-            broker.stop()
+            broker.kill()
 
 
 @contextlib.contextmanager

@@ -286,7 +286,7 @@ def test_waits_for_the_broker_then_works(tmp_path_factory: pytest.TempPathFactor
                 assert sender.wait() == 0
             assert script.wait() == 0, script
         finally:
-            broker.stop()
+            broker.kill()
     assert len(script.lines["stderr"]) == 2
 
 

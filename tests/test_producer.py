@@ -180,7 +180,7 @@ def test_waits_for_the_broker_then_goes_on(tmp_path_factory: pytest.TempPathFact
             broker.start()
             assert script.wait() == 0, script
         finally:
-            broker.stop()
+            broker.kill()
     assert "5 orders stored" in script.out
     assert len(script.lines["stderr"]) == 2 and "is there" in script.err
 
