@@ -257,7 +257,7 @@ def test_order_given_back_twenty_times_is_dead_lettered(broker: Broker, channel:
         assert ready(channel, "orders.dead") == 0
         with broker.connect() as connection:  # a consumer that crashes with the order in its hand
             crashing = connection.channel()
-            taken = wait_until(lambda: crashing.basic_get("orders")[0], "the order is there")  # noqa: B023
+            taken: Any = wait_until(lambda: crashing.basic_get("orders")[0], "the order is there")  # noqa: B023
             assert taken.redelivered == (count > 0)
     wait_until(lambda: ready(channel, "orders.dead") == 1, "it is dead")
     assert next(messages(channel, "orders.dead"))[2] == order(1)
@@ -269,7 +269,7 @@ def test_dead_letters_may_be_looked_at_and_put_back_for_ever(broker: Broker, cha
     channel.tx_commit()
     looking = channel.connection.channel()
     for _ in range(30):
-        method = wait_until(lambda: looking.basic_get("orders.dead")[0], "it is there")
+        method: Any = wait_until(lambda: looking.basic_get("orders.dead")[0], "it is there")
         looking.basic_nack(method.delivery_tag, requeue=True)
     wait_until(lambda: ready(channel, "orders.dead") == 1, "it is still there")
 
