@@ -67,6 +67,7 @@ class Broker(RabbitMqExecutor):
             plugin_path=folder,
             node_name=f"orders-{port}@localhost",
         )
+        self._cwd = str(folder)  # where a node that is killed may leave a dump
         self._stdout = self._stderr = subprocess.DEVNULL
         self._envvars.update(
             HOME=str(folder),  # for the Erlang cookie

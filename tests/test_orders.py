@@ -92,7 +92,7 @@ def test_urls_name_the_nodes_in_their_order(script: Any, urls: str, nodes: Any) 
     ("amqp://me:s3cret", "amqp://me:***"),
     ("amqp://me:s3cret@s3cret@host:x", "amqp://me:***@host:x"),
     ("amqp://me:s3c?ret@host", "amqp://me:***"),
-    ("amqp://me:[s3cret]@host", "amqp://me:***@host"),
+    ("amqp://me:[s3cret]@host:x", "amqp://me:***@host:x"),
     ("amqp://me@host", "amqp://me@host"),
     ("amqp://a,http://me:s3cret@b/", "http://me:***@b/"),
     ("amqp://me:s3cret@host:5672/?nonsense=1", "amqp://me:***@host:5672/: Unknown URL parameter: 'nonsense'"),
