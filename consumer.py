@@ -66,8 +66,7 @@ def parse_order(body: bytes) -> Dict[str, Any]:
         text = order.get(field)
         if not isinstance(text, str) or not text.strip() or re.search("[\ud800-\udfff]", text):
             raise ValueError(f"{field} must be a string of Unicode that is not blank")
-    amount: Any = order.get("amount")
-    if type(amount) not in (int, Decimal) or not 0 < amount <= sys.float_info.max:
+    if type(order.get("amount")) not in (int, Decimal) or not 0 < order["amount"] <= sys.float_info.max:
         raise ValueError("amount must be a number, finite and greater than 0")
     return order
 

@@ -9,6 +9,7 @@ AMQP_URL in the environment says where RabbitMQ is. README.md tells the rest.
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -65,8 +66,7 @@ def parse_order(body: bytes) -> Dict[str, Any]:
         text = order.get(field)
         if not isinstance(text, str) or not text.strip() or re.search("[\ud800-\udfff]", text):
             raise ValueError(f"{field} must be a string of Unicode that is not blank")
-    amount: Any = order.get("amount")
-    if type(amount) not in (int, Decimal) or not 0 < amount <= sys.float_info.max:
+    if type(order.get("amount")) not in (int, Decimal) or not 0 < order["amount"] <= sys.float_info.max:
         raise ValueError("amount must be a number, finite and greater than 0")
     return order
 
@@ -132,8 +132,7 @@ def read_orders(name: str) -> List[Tuple[str, bytes]]:
                     raise ValueError("order_id is longer than AMQP's message_id, 255 bytes")
             except ValueError as error:
                 raise ValueError(f"{name}:{number}: {error}") from None
-            # \u0418 becomes И, while numbers stay as they are written.
-            text = re.sub(r"(\\u[0-9a-fA-F]{4})+|\\.", lambda escape: json.dumps(
+            text = re.sub(r"(\\u[0-9a-fA-F]{4})+|\\.", lambda escape: json.dumps(  # \u0418 becomes И
                 json.loads(f'"{escape[0]}"'), ensure_ascii=False)[1:-1], line.decode("utf-8-sig").strip())
             orders.append((order_id, text.encode("utf-8", "backslashreplace")))
     return orders
@@ -141,7 +140,8 @@ def read_orders(name: str) -> List[Tuple[str, bytes]]:
 
 def publish(orders: List[Tuple[str, bytes]], nodes: List[pika.URLParameters]) -> None:
     """Publish the orders, 1,000 to a transaction, and say how many are stored, however it ends."""
-    channel, stored, started, trouble = None, 0, 0.0, ""
+    channel: Any = None
+    stored, started, trouble = 0, 0.0, ""
     properties = pika.BasicProperties("application/json", delivery_mode=2, timestamp=int(time.time()))
     try:
         while stored < len(orders):
@@ -157,15 +157,16 @@ def publish(orders: List[Tuple[str, bytes]], nodes: List[pika.URLParameters]) ->
                     channel.basic_publish("", QUEUE, body, properties, mandatory=True)
                 channel.tx_commit()  # answered once most of the nodes have them on disk
                 channel.connection.process_data_events()  # calls back if an order was returned
+                stored += len(batch)
+                for _, body in batch if len(orders) <= 20 else []:
+                    say(f"Sent {body.decode()}")
+                if len(orders) > 20 and sys.stderr.isatty():
+                    print(f"{stored} of {len(orders)} orders stored", end="\r", file=sys.stderr)
             except pika.exceptions.AMQPConnectionError as error:
                 channel, trouble = None, f"{error}; {batch[0][0]} to {batch[-1][0]} may come twice"
-                continue
-            stored += len(batch)
-            for _, body in batch if len(orders) <= 20 else []:
-                say(f"Sent {body.decode()}")
-            if len(orders) > 20 and sys.stderr.isatty():
-                print(f"{stored} of {len(orders)} orders stored", end="\r", file=sys.stderr)
         say(f"{stored} orders stored in {time.monotonic() - (started or time.monotonic()):.3f} s")
+        with contextlib.suppress(Exception):  # all is said and stored
+            channel.connection.close()
     finally:
         if started and stored < len(orders):
             say(f"{stored} of {len(orders)} orders stored for sure, the rest may or may not be", sys.stderr)
