@@ -53,19 +53,27 @@ class Notes:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.touch()
+        self._count: Counter[str] = Counter()
+        self._read_up_to = 0
+        self._lock = threading.Lock()
 
     def consumer(self, url: str, seconds: float = 0) -> Script:
         """Start a consumer that notes each order as done right before it is acknowledged."""
         return Script(NOTING_CONSUMER, "--processing-time", seconds, url=url, NOTES=str(self.path))
 
     def count(self) -> Counter[str]:
-        """Return how often each order was worked off."""
-        return Counter(self.path.read_text().split())
+        """Return how often each order was worked off: one counter, which each call brings up to date."""
+        with self._lock, self.path.open("rb") as file:
+            file.seek(self._read_up_to)
+            new = file.read()
+            self._read_up_to += len(new)
+            self._count.update(new.decode().split())  # lines are written whole
+            return self._count
 
     def wait_for(self, ids: Iterable[str], limit: float = 60) -> Counter[str]:
         """Wait until each of the orders was worked off."""
         wanted = set(ids)
-        wait_until(lambda: wanted <= set(self.count()), f"{len(wanted)} orders in {self.path}", limit)
+        wait_until(lambda: wanted <= self.count().keys(), f"{len(wanted)} orders in {self.path}", limit)
         return self.count()
 
 

@@ -1,0 +1,144 @@
+"""Three nodes: the scripts are the same, AMQP_URL names all three, and a node may fail at any time."""
+
+import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Dict, Iterator, List
+
+import pytest
+from faults import TX_COMMIT, Cluster, Network, Notes, drain, names, write_orders
+from support import PRODUCER, Broker, Script, wait_until
+
+
+@pytest.fixture(scope="module")
+def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        cluster.start()
+        with Script(PRODUCER, url=cluster.url()) as first:
+            assert first.wait() == 0
+        time.sleep(1)  # see mortal_node in test_faults.py
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def cluster(three_nodes: Cluster) -> Cluster:
+    """The cluster, all nodes up, with empty queues."""
+    three_nodes.start()
+    with three_nodes.nodes[0].connect() as connection:
+        channel = connection.channel()
+        channel.queue_purge("orders")
+        channel.queue_purge("orders.dead")
+    return three_nodes
+
+
+def left(node: Broker) -> Dict[str, int]:
+    """Take what is left in both queues."""
+    with node.connect() as connection:
+        channel = connection.channel()
+        return {**drain(channel), **drain(channel, "orders.dead")}
+
+
+def publish(url: str, path: Path, ids: List[str]) -> None:
+    with Script(PRODUCER, write_orders(path, ids), url=url) as script:
+        assert script.wait() == 0, script
+
+
+def test_queue_leads_on_when_its_leader_is_killed(cluster: Cluster, tmp_path: Path) -> None:
+    leader = cluster.leader()
+    others = [node for node in cluster.nodes if node is not leader]
+    notes, orders = Notes(tmp_path / "notes"), names("ORD", 400)
+    publish(cluster.url(leader), tmp_path / "first", orders[:200])
+    with ExitStack() as stack:
+        network = stack.enter_context(Network(leader.port))
+        network.hold_up_at(TX_COMMIT)
+        url = ",".join([network.url(), *(node.url() for node in others)])
+        path = write_orders(tmp_path / "second", orders[200:])
+        script = stack.enter_context(Script(PRODUCER, path, url=url))
+        assert network.held.wait(60)
+        workers = [
+            stack.enter_context(notes.consumer(cluster.url(node), 0.02)) for node in [leader, leader, *others]
+        ]
+        wait_until(lambda: len(notes.count()) >= 40, "the first orders")
+        leader.kill()
+        assert len(notes.count()) < 200, "it must be in mid-run"
+        assert script.wait() == 0, script
+        count = notes.wait_for(orders)
+        for worker in workers:
+            worker.signal()
+        assert [worker.wait() for worker in workers] == [0, 0, 0, 0]
+    assert re.search("ORD-00201 to ORD-00400 may come twice", script.err), script
+    assert all("out of reach" in worker.err for worker in workers[:2])
+    assert len(count) == 400
+    assert left(others[0]) == {}
+    print(f"{sum(count.values()) - 400} came twice")
+
+
+def test_producer_reports_nothing_that_has_no_majority(cluster: Cluster, tmp_path: Path) -> None:
+    survivor, *others = cluster.nodes
+    orders = names("ORD", 400)
+    publish(cluster.url(), tmp_path / "first", orders[:200])
+    with Network(survivor.port) as network:
+        network.hold_up_at(TX_COMMIT)
+        path = write_orders(tmp_path / "second", orders[200:])
+        with Script(PRODUCER, path, url=",".join([network.url(), *(n.url() for n in others)])) as script:
+            assert network.held.wait(60)
+            for node in others:
+                node.kill()
+            network.release()
+            asked = time.monotonic()
+            wait_until(lambda: time.monotonic() > asked + 3, "three seconds in which to be wrong")
+            assert script.process.poll() is None, script
+            assert script.out == "", script
+            cluster.start()
+            assert script.wait() == 0, script
+    assert "200 orders stored" in script.out
+    count = left(survivor)
+    assert set(count) == set(orders)
+    again = {order for order, number in count.items() if number > 1}
+    assert not again or (again <= set(orders[200:]) and "may come twice" in script.err)
+    print(f"{len(again)} came twice")
+
+
+@pytest.mark.slow
+def test_rolling_restart_under_load_loses_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    notes, over = Notes(tmp_path / "notes"), threading.Event()
+    published: List[str] = []
+
+    def load_goes_on() -> None:
+        enough = len(published) + 1_000
+        wait_until(lambda: over.is_set() or len(published) >= enough, "a load")
+
+    def roll() -> None:
+        for node in cluster.nodes:
+            load_goes_on()
+            if over.is_set():
+                return
+            node.stop()
+            load_goes_on()
+            node.start()
+            wait_until(node.is_alive, "a node that lets clients in")
+
+    with ExitStack() as stack:
+        workers = [stack.enter_context(notes.consumer(cluster.url(node))) for node in cluster.nodes]
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        stack.callback(over.set)
+        rolling = pool.submit(roll)
+        while not rolling.done():
+            batch = names(f"ORD-{len(published)}", 500)
+            publish(cluster.url(), tmp_path / "orders", batch)
+            published.extend(batch)
+            wait_until(lambda: len(notes.count()) >= len(published) - 1_000, "the consumers to keep up")
+        rolling.result()
+        count = notes.wait_for(published)
+        for worker in workers:
+            worker.signal()
+        assert [worker.wait() for worker in workers] == [0, 0, 0]
+    assert left(cluster.nodes[0]) == {}
+    assert all("out of reach" in worker.err for worker in workers), "each was on a node that went down"
+    print(f"{len(published)} published, {sum(count.values()) - len(published)} came twice")
