@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Counter, Dict, Iterable, List, Optional, Set, Type
 from urllib.parse import quote
 
+import pika
 from support import ROOT, Broker, Script, free_ports, ready, server_program, wait_until
 
 NOTING_CONSUMER = ROOT / "tests" / "noting_consumer.py"
@@ -45,6 +46,15 @@ def drain(channel: Any, queue: str = "orders") -> Counter[str]:
             channel.cancel()
             break
     return found
+
+
+def declared(broker: Broker) -> bool:
+    """Tell whether the queue is there."""
+    with broker.connect() as connection:
+        try:
+            return bool(connection.channel().queue_declare("orders", passive=True))
+        except pika.exceptions.ChannelClosedByBroker:
+            return False
 
 
 class Notes:

@@ -7,9 +7,8 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Iterator, List
 
-import pika
 import pytest
-from faults import TX_COMMIT, TX_SELECT, Network, Notes, an_order, drain, names, write_orders
+from faults import TX_COMMIT, TX_SELECT, Network, Notes, an_order, declared, drain, names, write_orders
 from support import Broker, Script, consumer, messages, producer, ready, wait_until
 
 
@@ -301,15 +300,6 @@ def test_consumer_makes_a_deleted_queue_again(broker: Broker, channel: Any, tmp_
         publish(broker, tmp_path / "orders", ["A", "B", "C"])
         assert worker.wait() == 0
     assert re.findall("Processed ([ABC])", worker.out) == ["A", "B", "C"]
-
-
-def declared(broker: Broker) -> bool:
-    """Tell whether the queue is there."""
-    with broker.connect() as connection:
-        try:
-            return bool(connection.channel().queue_declare("orders", passive=True))
-        except pika.exceptions.ChannelClosedByBroker:
-            return False
 
 
 def has_consumer(channel: Any) -> bool:
