@@ -75,10 +75,14 @@ class Notes:
         """Return how often each order was worked off: one counter, which each call brings up to date."""
         with self._lock, self.path.open("rb") as file:
             file.seek(self._read_up_to)
-            new = file.read()
+            new = file.read()  # whole lines: each is written by one call
             self._read_up_to += len(new)
-            self._count.update(new.decode().split())  # lines are written whole
+            self._count.update(json.loads(line)["order_id"] for line in new.splitlines())
             return self._count
+
+    def orders(self) -> List[Dict[str, Any]]:
+        """Return the orders as the consumers saw them, in their order, a Decimal as its repr."""
+        return [json.loads(line) for line in self.path.read_bytes().splitlines()]
 
     def wait_for(self, ids: Iterable[str], limit: float = 60) -> Counter[str]:
         """Wait until each of the orders was worked off."""

@@ -4,6 +4,7 @@ It is what one would put there for real work, and the tests' witness: the line i
 the order is acknowledged, and stays there whatever happens to the process the moment after.
 """
 
+import json
 import os
 import sys
 from typing import Any, Dict
@@ -17,7 +18,7 @@ work = consumer.process_order
 
 def process_order(order: Dict[str, Any], channel: Any, seconds: float) -> None:
     work(order, channel, seconds)
-    os.write(NOTES, f"{order['order_id']}\n".encode())
+    os.write(NOTES, f"{json.dumps(order, default=repr)}\n".encode())  # Decimal('1.50') as it is
 
 
 consumer.process_order = process_order
