@@ -46,6 +46,7 @@ HOPELESS = {  # a word of the error where waiting does not help, and what does
 
 def say(text: str, file: TextIO = sys.stdout) -> None:
     """Print the time and one line of at most 500 characters, none of which steers a terminal."""
+    text = text.encode(file.encoding, "backslashreplace").decode(file.encoding)  # it may lack Cyrillic
     safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     try:
         print(time.strftime("%H:%M:%S"), safe[:500], file=file, flush=True)

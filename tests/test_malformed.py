@@ -11,7 +11,7 @@ import pytest
 from faults import Notes, an_order, declared
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from support import Broker, Script, messages, producer, ready, wait_until
+from support import Broker, Script, consumer, messages, producer, ready, wait_until
 
 PROPERTY = settings(
     database=None,
@@ -21,6 +21,16 @@ PROPERTY = settings(
     suppress_health_check=list(HealthCheck),
 )
 serial = itertools.count(1)
+
+
+def test_order_that_the_terminal_cannot_show_is_processed_all_the_same(broker: Broker, channel: Any) -> None:
+    with producer(broker, PYTHONIOENCODING="latin-1") as script:
+        assert script.wait() == 0, script
+    with consumer(broker, "--processing-time", 0, "--count", 5, PYTHONIOENCODING="latin-1") as worker:
+        assert worker.wait() == 0, worker
+    assert r"ORD-001: \u0418\u0432\u0430\u043d" in worker.out
+    assert r'"customer": "\u0418\u0432\u0430\u043d' in script.out
+    assert ready(channel, "orders.dead") == 0
 
 
 class Pair:
