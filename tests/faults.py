@@ -238,11 +238,9 @@ class Cluster:
         rows = dict(line.split() for line in table.splitlines())
         return next(n for n in self.nodes if n.envvars["RABBITMQ_NODENAME"] == rows["orders"])
 
-    def stop(self) -> None:
-        """Stop all nodes."""
-        try:
-            with ThreadPoolExecutor(3) as pool:
-                list(pool.map(lambda node: node.stop(), self.nodes))
-        finally:
-            self._epmd.kill()
-            self._epmd.wait()
+    def kill(self) -> None:
+        """Kill what runs."""
+        for node in self.nodes:
+            node.kill()
+        self._epmd.kill()
+        self._epmd.wait()

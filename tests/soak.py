@@ -138,7 +138,7 @@ def soak(folder: Path, seconds: float, seed: int, calm: bool) -> Dict[str, int]:
     """Run it for so many seconds, but at least until each fault has come once; return the counts."""
     run = Soak(folder, seed)
     with contextlib.ExitStack() as stack:
-        stack.callback(run.broker.stop)
+        stack.callback(run.broker.kill)
         pool = stack.enter_context(ThreadPoolExecutor(PRODUCERS))
         stack.callback(run.clean_up)
         run.start()

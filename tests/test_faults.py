@@ -25,7 +25,7 @@ def mortal_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
         time.sleep(1)
         yield node
     finally:
-        node.stop()
+        node.kill()
 
 
 @pytest.fixture
@@ -184,10 +184,10 @@ def test_producer_goes_on_from_the_last_batch_when_the_broker_is_back(
 
 def test_connections_closed_by_the_broker_are_made_again(broker: Broker, tmp_path: Path) -> None:
     publish(broker, tmp_path / "before", ["A"])
-    orders = names("ORD", 20_000)
+    orders = names("ORD", 5_000)
     with Network(broker.port) as network, consumer(broker, "--processing-time", 1) as worker:
         worker.wait_for("Received A")
-        network.chunk, network.pause = 4096, 0.02  # 20,000 orders take longer than rabbitmqctl
+        network.chunk, network.pause = 1024, 0.02  # 5,000 orders take longer than rabbitmqctl
         with producer(broker, write_orders(tmp_path / "orders", orders), url=network.url()) as script:
             wait_until(lambda: waiting(broker) >= 1_000, "1,000 orders stored")
             broker.rabbitctl_output("close_all_connections", "maintenance")
@@ -230,7 +230,7 @@ def test_network_gone_silent_is_found_out_by_the_heartbeat(
 
 
 def test_slow_network_only_takes_longer(broker: Broker, channel: Any, tmp_path: Path) -> None:
-    orders, query = names("ORD", 300), "?heartbeat=1"
+    orders, query = names("ORD", 150), "?heartbeat=1"
     with Network(broker.port) as network:
         network.chunk, network.pause = 1024, 0.05  # 20 KB/s; what is not sent yet outlasts heartbeats
         path = write_orders(tmp_path / "orders", orders)
@@ -238,7 +238,7 @@ def test_slow_network_only_takes_longer(broker: Broker, channel: Any, tmp_path: 
             with producer(broker, path, url=network.url(query)) as script:
                 assert script.wait() == 0, script
             assert worker.wait() == 0, worker
-    assert "300 orders stored" in script.out
+    assert "150 orders stored" in script.out
     assert script.err == worker.err == ""
     assert drain(channel) == dict.fromkeys(orders[10:], 1)
 

@@ -35,7 +35,7 @@ def guarded(
         broker.start()
         yield broker
     finally:
-        broker.stop()
+        broker.kill()
 
 
 class GuardedBroker(Broker):

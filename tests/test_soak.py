@@ -29,10 +29,10 @@ def steal(port: int, wanted: int) -> int:
 
 @pytest.mark.slow
 def test_short_soak_loses_nothing(tmp_path: Path) -> None:
-    with Script(SOAK, 12, TMPDIR=str(tmp_path)) as script:
+    with Script(SOAK, 10, TMPDIR=str(tmp_path)) as script:
         assert script.wait(180) == 0, script
     print(script.out)
-    assert re.match(r"seed \d+, 12 s", script.out)
+    assert re.match(r"seed \d+, 10 s", script.out)
     found = counts(script)
     assert found["lost"] == 0
     assert (
@@ -44,8 +44,8 @@ def test_short_soak_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_soak_exits_with_1_when_an_order_is_missing(tmp_path: Path) -> None:
-    with Script(SOAK, 3, "--calm", "--seed", 1, TMPDIR=str(tmp_path)) as script:
-        port = int(script.wait_for(r"^seed 1, 3 s, RabbitMQ on port (\d+)")[1])
+    with Script(SOAK, 1, "--calm", "--seed", 1, TMPDIR=str(tmp_path)) as script:
+        port = int(script.wait_for(r"^seed 1, 1 s, RabbitMQ on port (\d+)")[1])
         stolen = wait_until(lambda: steal(port, 10), "orders to steal")
         assert script.wait(180) == 1, script
     assert 0 < counts(script)["lost"] <= stolen
