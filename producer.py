@@ -4,8 +4,7 @@
 # ///
 """Publish orders to RabbitMQ's queue "orders": python3 producer.py [FILE]
 
-Without FILE five sample orders, else the orders in FILE ("-": standard input), JSON Lines.
-AMQP_URL in the environment says where RabbitMQ is. README.md tells the rest.
+FILE: JSON Lines, "-" is standard input; none: five sample orders. AMQP_URL: where RabbitMQ is.
 """
 
 import argparse
