@@ -110,12 +110,14 @@ class Link:
 class Network:
     """The way to a broker's port: it can be slow, stop at certain bytes of the client, or fall silent.
 
-    Every `chunk` bytes wait for `pause` seconds in either direction.
+    Every `chunk` bytes wait for `pause` seconds in either direction. `bytes_from_broker` counts what
+    came back.
     """
 
     def __init__(self, port: int) -> None:
         self.chunk, self.pause, self.hold_at = 65536, 0.0, b""
         self.held = threading.Event()
+        self.bytes_from_broker = 0
         self._target = port
         self._closing = threading.Event()
         self._links: List[Link] = []
@@ -169,6 +171,8 @@ class Network:
                 data = source.recv(self.chunk)
                 if not data:
                     break
+                if source is link.broker:
+                    self.bytes_from_broker += len(data)
                 tail = tail[-8:] + data
                 if self.hold_at and source is link.client and self.hold_at in tail:
                     self.hold_at = b""

@@ -49,6 +49,13 @@ def publish(url: str, path: Path, ids: List[str]) -> None:
         assert script.wait() == 0, script
 
 
+def test_both_queues_are_on_all_three_nodes(cluster: Cluster) -> None:
+    names_of_all = sorted(node.envvars["RABBITMQ_NODENAME"] for node in cluster.nodes)
+    table = cluster.nodes[0].rabbitctl_output("-q", "list_queues", "--no-table-headers", "name", "members")
+    members = {name: sorted(re.findall("orders-[^, \\]]+", rest)) for name, rest in re.findall(r"(\S+)\t(.*)", table)}
+    assert members == {"orders": names_of_all, "orders.dead": names_of_all}
+
+
 def test_queue_leads_on_when_its_leader_is_killed(cluster: Cluster, tmp_path: Path) -> None:
     leader = cluster.leader()
     others = [node for node in cluster.nodes if node is not leader]

@@ -13,7 +13,7 @@ from typing import Any, List
 
 import pika
 import pytest
-from proxy import Proxy
+from faults import Network
 from support import CONSUMER, PRODUCER, Broker, Script, consumer, free_ports, messages, producer, ready, wait_until
 
 
@@ -174,10 +174,10 @@ def test_signal_while_waiting_for_the_broker_ends_it_within_a_second(number: int
 
 def test_signal_while_the_broker_does_not_answer_ends_it_within_a_second(broker: Broker) -> None:
     """A connection that is accepted and then ignored: what a frozen broker looks like."""
-    with Proxy(broker.port) as proxy:
-        proxy.silent.set()
-        with Script(CONSUMER, url=f"amqp://guest:guest@127.0.0.1:{proxy.port}/") as script:
-            wait_until(lambda: proxy.connections == 1, "the consumer has dialled")
+    with Network(broker.port) as network:
+        network.hold_up_at(b"AMQP")  # the first bytes of a connection
+        with Script(CONSUMER, url=network.url()) as script:
+            assert network.held.wait(60)
             script.signal()
             assert script.wait(limit=1) == 0
     assert script.out == "Processed 0 orders"
