@@ -127,6 +127,7 @@ class Script:
             self.environment["AMQP_URL"] = url
         self.label = label
         self.lines: Dict[str, List[str]] = {"stdout": [], "stderr": []}
+        self.arrivals: Dict[str, List[float]] = {name: [] for name in self.lines}  # of the lines, monotonic
         self.started = time.monotonic()
         self.process = subprocess.Popen(
             [*([sys.executable] if python else []), *map(str, arguments)],
@@ -148,6 +149,7 @@ class Script:
     def _read(self, name: str) -> None:
         with getattr(self.process, name) as stream:
             for line in stream:
+                self.arrivals[name].append(time.monotonic())  # first: who sees the line sees this too
                 text = line.decode("utf-8", "surrogateescape").rstrip("\n")
                 self.lines[name].append(text)
                 if self.label:
