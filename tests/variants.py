@@ -26,6 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import consumer
 import producer
 
+QUEUES = producer.QUEUES
+
 
 def tell(text: str) -> None:
     print(text, flush=True)
@@ -80,7 +82,8 @@ def run_loop(run: argparse.Namespace) -> None:
     connection = pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"]))
     channel = held(connection.channel())
     for order in producer.SAMPLES:
-        channel.basic_publish("", producer.QUEUE, json.dumps({**order, "order_id": f"LOOP-{order['order_id']}"}))
+        body = json.dumps({**order, "order_id": f"LOOP-{order['order_id']}"})
+        channel.basic_publish("", producer.QUEUE, body, pika.BasicProperties(delivery_mode=2))
         tell(f"Sent {order['order_id']}")
     connection.close()
 
