@@ -64,6 +64,13 @@ def spans(script: Script, origin: float, begin: str = RECEIVED, end: str = DONE)
     ]
 
 
+def spans_of_both(workers: List[Script], origin: float, killed: float) -> List[Interval]:
+    """Return the same of a worker that was killed in its third order and of the one that came after it."""
+    cut_off = [(FAILED, seen(workers[0], RECEIVED)[2][1] - origin, killed - origin)] if killed else []
+    first, *second = [spans(worker, origin) for worker in workers]
+    return [*first, *cut_off, *(span for later in second for span in later)]
+
+
 def first_publish(sender: Script) -> float:
     """Return when producer.py published its first order.
 
@@ -123,14 +130,16 @@ def until_hit(experiment: Callable[..., Result]) -> Callable[..., Result]:
     return repeated
 
 
-def kill_in_third(worker: Script, work: float) -> None:
-    """SIGKILL the worker when half of the work on its third order is done."""
+def kill_in_third(worker: Script, work: float) -> float:
+    """SIGKILL the worker when half of the work on its third order is done; return when that was."""
     wait_until(lambda: len(seen(worker, RECEIVED)) >= 3, "the third order")
     time.sleep(max(seen(worker, RECEIVED)[2][1] + work / 2 - time.monotonic(), 0))
     worker.process.kill()
+    killed = time.monotonic()
     worker.wait()
     if len(seen(worker, DONE)) != 2:
         raise MissedError
+    return killed
 
 
 # Time for five orders
@@ -352,7 +361,7 @@ def outcome(way: str, workers: List[Script], lanes: List[Lane], **measured: obje
     return {
         "way": way,
         **measured,
-        "last_done_s": max(stop for _, _, stop in lanes[1][1]),
+        "last_done_s": max(stop for label, _, stop in lanes[1][1] if label != FAILED),
         "lost": ORDERS - len(set(done)),
         "lanes": lanes,
     }
@@ -365,9 +374,9 @@ def five_by_http(work: float, outage: float = 0, again: bool = False) -> Result:
         server, port = stack.enter_context(http_worker(work))
         patience = ("--patience", 10 * outage, "--pause", outage / 5) if again else ()
         caller = stack.enter_context(Script(VARIANTS, "caller", "--port", port, *patience))
-        servers = [server]
+        servers, killed = [server], 0.0
         if outage:
-            kill_in_third(server, work)
+            killed = kill_in_third(server, work)
             time.sleep(outage)
             servers.append(stack.enter_context(http_worker(work, port))[0])
         caller.wait_for("Done")
@@ -378,7 +387,7 @@ def five_by_http(work: float, outage: float = 0, again: bool = False) -> Result:
             (FAILED if stop in failed else label, start, stop)
             for label, start, stop in spans(caller, origin, r"Calling (\S+)", r"(?:Answered|Failed) ([\w-]+)")
         ]
-        lanes = [("caller", calls), ("worker", [span for s in servers for span in spans(s, origin)])]
+        lanes = [("caller", calls), ("worker", spans_of_both(servers, origin, killed))]
         errors = len({order for order, _ in seen(caller, r"Failed ([\w-]+)")})
         return outcome(
             "direct calls, called again until answered" if again else "direct calls",
@@ -397,9 +406,9 @@ def five_by_queue(broker: Broker, work: float, outage: float = 0) -> Result:
         channel = stack.enter_context(queue(broker))
         workers = [stack.enter_context(consumer(broker, "--processing-time", work))]
         subscribed(channel, 1)
-        sender = stack.enter_context(producer(broker))
+        sender, killed = stack.enter_context(producer(broker)), 0.0
         if outage:
-            kill_in_third(workers[0], work)
+            killed = kill_in_third(workers[0], work)
             time.sleep(outage)
             workers.append(stack.enter_context(consumer(broker, "--processing-time", work)))
         all_done(workers, ORDERS)
@@ -408,7 +417,7 @@ def five_by_queue(broker: Broker, work: float, outage: float = 0) -> Result:
         took, end = seen(sender, STORED)[0]
         lanes = [
             ("producer.py", [("", 0.0, end - origin)]),
-            ("consumer.py", [span for worker in workers for span in spans(worker, origin)]),
+            ("consumer.py", spans_of_both(workers, origin, killed)),
         ]
         return outcome(
             "queue",
@@ -549,7 +558,7 @@ def measure(broker: Broker, work: float, groups: List[str], boot: float) -> Resu
         progress("crash of the broker: with and without confirmation")
         results["confirmation"] = crash_of_the_broker(broker)
     if "calls" in groups:
-        outage = 2.5 * work
+        outage = max(2.5 * work, 1)  # long enough for two calls to fail in it
         progress("five orders by direct calls, and over the queue")
         results["calls"] = [five_by_http(work), five_by_queue(broker, work)]
         progress(f"the same, the worker down for {outage:g} s in the middle")
@@ -559,7 +568,7 @@ def measure(broker: Broker, work: float, groups: List[str], boot: float) -> Resu
             five_by_http(work, outage, again=True),
             five_by_queue(broker, work, outage),
         ]
-        results["burst_work_s"], results["burst_orders"] = work / 20, 200
+        results["burst_work_s"], results["burst_orders"] = max(work / 20, 0.02), 200
         progress("a burst of 200 orders on two workers")
         results["burst"] = burst(broker, results["burst_work_s"], results["burst_orders"])
         progress("a single order without work")
@@ -666,16 +675,19 @@ def markdown(results: Result) -> str:
             drawn(results, "prefetch"),
         ]
     if "crash" in results:
-        counts = ["processed", "lost", "twice", "begun_twice", "left_in_queue"]
+        counts = {
+            "processed": "processed",
+            "lost": "lost",
+            "twice": "processed twice",
+            "begun_twice": "begun twice",
+            "left_in_queue": "left in the queue",
+        }
         parts += [
             "### Delivery",
             "A consumer dies (SIGKILL) at the third of five orders, another one then does what is left:",
             table(
-                ["acknowledgement", "crash", *(key.replace("_", " ") for key in counts)],
-                [
-                    [MODES[r["acknowledgement"]], r["crash"], *(r[key] for key in counts)]
-                    for r in results["crash"]
-                ],
+                ["acknowledgement", "crash", *counts.values()],
+                [[MODES[r["acknowledgement"]], r["crash"], *map(r.get, counts)] for r in results["crash"]],
             ),
             "Five confirmed messages, then a restart of the broker in good order:",
             table(

@@ -34,7 +34,7 @@ def tick(seconds: float) -> float:
 
 
 def in_blocks(timelines: List[Timeline], columns: int = 60) -> str:
-    """Draw each order as its number and blocks up to its end, a failed call as x; a dot is idle time."""
+    """Draw each order as its number and blocks up to its end, what failed as x; a dot is idle time."""
     last = end(timelines)
     step = tick(last)
     indent = 2 + max(len(name) for _, lanes in timelines for name, _ in lanes)
