@@ -1,4 +1,4 @@
-"""The experiments, made short: what holds whatever the machine's speed, and what they leave behind."""
+"""The experiments and the benchmark, made short: what holds whatever the machine's speed, and what they leave behind."""
 
 import contextlib
 import json
@@ -9,11 +9,13 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any, Dict, Tuple
 
+import benchmark
 import pytest
 from experiments import MODES, RESTART, markdown
 from support import ROOT, Script
 
 EXPERIMENTS = ROOT / "tests" / "experiments.py"
+BENCHMARK = ROOT / "tests" / "benchmark.py"
 WORK = 0.2  # seconds
 
 Counts = Dict[Tuple[str, str], Dict[str, Any]]
@@ -125,3 +127,17 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
         assert run.wait() != 0
     assert list(tmp_path.iterdir()) == []
     assert str(tmp_path) not in subprocess.check_output(["ps", "-eo", "args"], text=True)
+
+
+def test_the_benchmark_runs_from_end_to_end() -> None:
+    # With pika alone: the other peers are not in this environment.
+    with Script(BENCHMARK, "--quick", "--json", "--only", "pika") as run:
+        assert run.wait(limit=300) == 0, run
+    results = json.loads(run.out)
+    assert [r["setting"] for r in results["send"]] == ["safest", "default", "safest"]
+    for result in results["send"] + results["drain"]:
+        assert 0 < result["min_s"] <= result["median_s"] <= result["max_s"]
+        assert result["mb"] > 1 and result["start_up_s"] > 0
+    assert [r["consumers"] for r in results["consumers"]] == [1, 2, 3, 4, 5]
+    assert len(results["drained_backlog"]["tenths"]) == 10
+    assert "### Sending 1000 orders" in benchmark.markdown(results)

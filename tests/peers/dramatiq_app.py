@@ -1,0 +1,12 @@
+"""The actor for Dramatiq's worker, on a classic queue: it has no setting for quorum queues."""
+
+import dramatiq
+from common import QUEUE, SAFEST, URL, work_off
+from dramatiq.brokers.rabbitmq import RabbitmqBroker
+
+dramatiq.set_broker(RabbitmqBroker(url=URL, confirm_delivery=SAFEST))
+
+
+@dramatiq.actor(queue_name=QUEUE)
+def process_order(order):
+    work_off(order)
