@@ -271,9 +271,10 @@ def repeated(bench: Bench, ways: List[Way], count: int, repeats: int, draining: 
 def measure(bench: Bench, run: argparse.Namespace) -> Result:
     """Run all that the command line asks for."""
     send, drain, backlog, repeats = 10_000, 3_000, 100_000, run.repeats or 5
-    sizes = [100, 1_000, 10_000, 100_000]
+    sizes, most = [100, 1_000, 10_000, 100_000], 5
     if run.quick:
         send, drain, backlog, repeats, sizes = 1_000, 200, 1_000, run.repeats or 1, [10, 100]
+        most = 2
     results: Result = {"sent": send, "drained": drain, "repeats": repeats, "backlog": backlog}
 
     def chosen(ways: List[Way]) -> List[Way]:
@@ -290,7 +291,7 @@ def measure(bench: Bench, run: argparse.Namespace) -> Result:
             {"orders": count, "seconds": seconds, "per_s": count / seconds, "mb": memory}
         )
     results["consumers"] = []
-    for workers in range(1, 6):
+    for workers in range(1, most + 1):
         progress(f"consumer.py, {workers} of it")
         runs = [bench.drain(DRAIN[0], drain, workers) for _ in range(repeats)]
         seconds = middle([r["seconds"] for r in runs])
