@@ -1,4 +1,4 @@
-"""The actor for Dramatiq's worker, on a classic queue: it has no setting for quorum queues."""
+"""The actor for Dramatiq's worker, which has no setting for quorum queues: the node's default is one."""
 
 import dramatiq
 from common import QUEUE, SAFEST, URL, work_off
