@@ -76,6 +76,7 @@ def first_publish(sender: Script) -> float:
 
     It says after the broker's confirmation how long that took; what is returned is as exact as that.
     """
+    sender.wait_for(STORED)
     (took, arrival), *_ = seen(sender, STORED)
     return arrival - float(took)
 
@@ -156,6 +157,7 @@ def time_for_five(broker: Broker, count: int, work: float) -> Result:
         sender = stack.enter_context(producer(broker))
         all_done(workers, ORDERS)
         origin = first_publish(sender)
+        decimals = len(seen(sender, STORED)[0][0].partition(".")[2])
         lanes = [(f"consumer {n}", spans(worker, origin)) for n, worker in enumerate(workers, 1)]
     took = max(stop for _, lane in lanes for _, _, stop in lane)
     theory = math.ceil(ORDERS / count) * work
@@ -165,6 +167,7 @@ def time_for_five(broker: Broker, count: int, work: float) -> Result:
         "theory_s": theory,
         "measured_s": took,
         "overhead_ms": (took - theory) * 1000,
+        "precision_ms": 1000 * 10**-decimals / 2,
         "orders_each": [len(lane) for _, lane in lanes],
         "lanes": lanes,
     }
@@ -655,7 +658,8 @@ def markdown(results: Result) -> str:
                     for r in results["time"]
                 ],
             ),
-            "From the first publish to the last acknowledgement.",
+            "From the first publish to the last acknowledgement,"
+            f" ±{results['time'][0]['precision_ms']:g} ms: as exact as the time that `producer.py` prints.",
             drawn(results, "consumers"),
             "Ten orders on a slow and a fast consumer ({slow:g} s and {fast:g} s an order):".format(
                 **results["prefetch"][0]["work_s"]
