@@ -118,7 +118,7 @@ def test_rolling_restart_under_load_loses_nothing(cluster: Cluster, tmp_path: Pa
     published: List[str] = []
 
     def load_goes_on() -> None:
-        enough = len(published) + 500
+        enough = len(published) + 250
         wait_until(lambda: over.is_set() or len(published) >= enough, "a load")
 
     def roll() -> None:

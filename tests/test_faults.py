@@ -139,7 +139,7 @@ def restart(request: pytest.FixtureRequest, mortal_node: Broker, tmp_path_factor
         with producer(node, path, url=network.url()) as publisher:
             wait_until(lambda: waiting(node) >= 3_101, "3,000 orders stored")
             network.pause = 0.5  # it must not come to its end before the broker is down
-            with consumer(node, "--processing-time", 2) as worker:
+            with consumer(node, "--processing-time", 1.5) as worker:
                 wait_until(lambda: time.monotonic() > acknowledged + 1, "a second after the acknowledgement")
                 worker.wait_for("Received IN-HAND:")
                 request.param(node)
