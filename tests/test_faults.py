@@ -209,6 +209,7 @@ def test_connections_closed_by_the_broker_are_made_again(broker: Broker, tmp_pat
     with broker.connect() as connection:
         count = drain(connection.channel())
     assert {*count, *processed(worker)} == {"A", *orders}
+    print(f"{sum(count.values()) + len(processed(worker)) - 2_501} came twice")
 
 
 def test_network_gone_silent_is_found_out_by_the_heartbeat(
@@ -233,19 +234,21 @@ def test_network_gone_silent_is_found_out_by_the_heartbeat(
         assert "is there" in trouble
     assert "ORD-00001 to ORD-00050 may come twice" in script.err
     assert processed(worker)[:1] == ["A"]
-    assert {*drain(channel), *processed(worker)} == {"A", *orders}
+    count = drain(channel)
+    assert {*count, *processed(worker)} == {"A", *orders}
+    print(f"{sum(count.values()) + len(processed(worker)) - 51} came twice")
 
 
 def test_slow_network_only_takes_longer(broker: Broker, channel: Any, tmp_path: Path) -> None:
-    orders, query = names("ORD", 150), "?heartbeat=1"
+    orders, query = names("ORD", 300), "?heartbeat=2"
     with Network(broker.port) as network:
-        network.chunk, network.pause = 1024, 0.05  # 20 KB/s; what is not sent yet outlasts heartbeats
+        network.chunk, network.pause = 1024, 0.05  # 20 KB/s: sending takes longer than a heartbeat
         path = write_orders(tmp_path / "orders", orders)
         with consumer(broker, "--processing-time", 0, "--count", 10, url=network.url(query)) as worker:
             with producer(broker, path, url=network.url(query)) as script:
                 assert script.wait() == 0, script
             assert worker.wait() == 0, worker
-    assert "150 orders stored" in script.out
+    assert "300 orders stored" in script.out
     assert script.err == worker.err == ""
     assert drain(channel) == dict.fromkeys(orders[10:], 1)
 

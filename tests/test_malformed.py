@@ -137,6 +137,7 @@ STRANGE += [
     ORDER.replace(b"John", name) for name in (b"\xff", b"\xed\xa0\x80", b"\\ud800", b"\n", b"\\u0000")
 ]
 STRANGE += [ORDER.replace(b' Smith"', b'", "note": ' + note) for note in (b"NaN", b"-Infinity", b"1")]
+STRANGE += [ORDER.replace(b"John Smith", blank.encode()) for blank in ("", "  ", "\u3000\xa0", "\u200b")]
 GOOD_EDGES = ["0.1", "0.10", "1249.50", "1E2", "5000", "1e-7", "1e308", "1e-999", "1" * 300]
 BAD_EDGES = ["0e9", "-0.0", "-1", "1e309", "1e999999999999999999999", "1" * 400]
 STRANGE += [ORDER.replace(b"1249.5", amount.encode()) for amount in GOOD_EDGES + BAD_EDGES]

@@ -36,7 +36,7 @@ def test_short_soak_loses_nothing(tmp_path: Path) -> None:
     found = counts(script)
     assert found["lost"] == 0
     assert (
-        found["processed at least once"] + found["dead-lettered"] >= found["published and confirmed"] > 5_000
+        found["processed at least once"] + found["dead-lettered"] >= found["published and confirmed"] > 2_000
     )
     assert found["dead-lettered"] >= 1, "what no consumer can read is published too"
     assert re.search("consumer killed: [1-9].*broker killed: [1-9].*broker stopped: [1-9]", script.out)
