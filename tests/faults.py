@@ -9,7 +9,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Counter, Dict, Iterable, List, Optional, Set, Type
+from typing import Any, Counter, Dict, Iterable, Iterator, List, Optional, Set, Type
 from urllib.parse import quote
 
 import pika
@@ -57,6 +57,13 @@ def declared(broker: Broker) -> bool:
             return False
 
 
+def noted(text: bytes) -> Iterator[Dict[str, Any]]:
+    """Return the orders in a text of noting_consumer.py, without a line that a SIGKILL cut short."""
+    for line in text.split(b"\n"):
+        with contextlib.suppress(ValueError):
+            yield json.loads(line)
+
+
 class Notes:
     """The orders that consumers have worked off, from the file in which noting_consumer.py notes them."""
 
@@ -75,14 +82,15 @@ class Notes:
         """Return how often each order was worked off: one counter, which each call brings up to date."""
         with self._lock, self.path.open("rb") as file:
             file.seek(self._read_up_to)
-            new = file.read()  # whole lines: each is written by one call
-            self._read_up_to += len(new)
-            self._count.update(json.loads(line)["order_id"] for line in new.splitlines())
+            new = file.read()
+            whole = new[: new.rfind(b"\n") + 1]  # the rest is just being written
+            self._read_up_to += len(whole)
+            self._count.update(order["order_id"] for order in noted(whole))
             return self._count
 
     def orders(self) -> List[Dict[str, Any]]:
         """Return the orders as the consumers saw them, in their order, a Decimal as its repr."""
-        return [json.loads(line) for line in self.path.read_bytes().splitlines()]
+        return list(noted(self.path.read_bytes()))
 
     def wait_for(self, ids: Iterable[str], limit: float = 60) -> Counter[str]:
         """Wait until each of the orders was worked off."""

@@ -18,7 +18,8 @@ work = consumer.process_order
 
 def process_order(order: Dict[str, Any], channel: Any, seconds: float) -> None:
     work(order, channel, seconds)
-    os.write(NOTES, f"{json.dumps(order, default=repr)}\n".encode())  # Decimal('1.50') as it is
+    # The newline before it keeps it apart from a line that a SIGKILL cut short.
+    os.write(NOTES, f"\n{json.dumps(order, default=repr)}\n".encode())  # Decimal('1.50') as it is
 
 
 consumer.process_order = process_order
