@@ -16,7 +16,7 @@ import pika
 from support import ROOT, Broker, Script, free_ports, ready, server_program, wait_until
 
 NOTING_CONSUMER = ROOT / "tests" / "noting_consumer.py"
-TX_SELECT, TX_COMMIT = b"\x00\x5a\x00\x0a", b"\x00\x5a\x00\x14"  # as AMQP 0-9-1 has them on the wire
+CONFIRM_SELECT, PUBLISH = b"\x00\x55\x00\x0a", b"\x00\x3c\x00\x28"  # as AMQP 0-9-1 has them on the wire
 
 
 def write_orders(path: Path, ids: Iterable[str]) -> Path:

@@ -165,7 +165,7 @@ def test_signal_to_an_idle_consumer_ends_it_within_a_second(broker: Broker, chan
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_while_waiting_for_the_broker_ends_it_within_a_second(number: int) -> None:
     with Script(CONSUMER, url=f"amqp://guest:guest@127.0.0.1:{free_ports(1)[0]}/") as script:
-        script.wait_for("out of reach", "stderr")
+        script.wait_for("No connection", "stderr")
         script.signal(number)
         assert script.wait(limit=1) == 0
     assert script.out == "Processed 0 orders"
@@ -277,11 +277,11 @@ def test_dead_letters_may_be_looked_at_and_put_back_for_ever(broker: Broker, cha
 def test_waits_for_the_broker_then_works(tmp_path_factory: pytest.TempPathFactory) -> None:
     broker = Broker(tmp_path_factory.mktemp("late"))
     with consumer(broker, "--count", 5, "--processing-time", 0) as script:
-        told = script.wait_for("out of reach", "stderr", limit=10)
+        told = script.wait_for("No connection", "stderr", limit=10)
         assert f"127.0.0.1:{broker.port}" in told.string and "Connection refused" in told.string
         try:
             broker.start()
-            script.wait_for("is there", "stderr")
+            script.wait_for("Connected to", "stderr")
             with producer(broker) as sender:
                 assert sender.wait() == 0
             assert script.wait() == 0, script
@@ -299,8 +299,8 @@ def test_connection_lost_in_mid_work_is_made_again(broker: Broker, channel: Any)
     assert "Received A-0001 (redelivered)" in script.out
     assert "Received A-0002:" in script.out
     lost, back = script.lines["stderr"]
-    assert f"127.0.0.1:{broker.port} is out of reach" in lost and "CONNECTION_FORCED" in lost
-    assert f"127.0.0.1:{broker.port} is there" in back
+    assert f"No connection to RabbitMQ at 127.0.0.1:{broker.port}" in lost and "CONNECTION_FORCED" in lost
+    assert f"Connected to RabbitMQ at 127.0.0.1:{broker.port}" in back
 
 
 @pytest.mark.parametrize("path", [CONSUMER, PRODUCER], ids=lambda path: path.name)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Counter, Iterator, List
 
 import pytest
-from faults import TX_COMMIT, TX_SELECT, Network, Notes, an_order, declared, drain, names, write_orders
+from faults import CONFIRM_SELECT, PUBLISH, Network, Notes, an_order, declared, drain, names, write_orders
 from support import Broker, Script, consumer, messages, producer, ready, wait_until
 
 
@@ -144,7 +144,7 @@ def restart(request: pytest.FixtureRequest, mortal_node: Broker, tmp_path_factor
                 worker.wait_for("Received IN-HAND:")
                 request.param(node)
                 network.pause = 0
-                worker.wait_for("out of reach, trying every second", "stderr")
+                worker.wait_for("trying again every second", "stderr")
                 node.start()
                 assert publisher.wait() == 0, publisher
                 worker.wait_for(r"Received IN-HAND \(redelivered\): ")
@@ -163,7 +163,7 @@ def test_orders_that_waited_outlive_the_broker(restart: Restart) -> None:
 
 
 def test_consumer_comes_back_and_gets_the_order_it_had_in_hand_again(restart: Restart) -> None:
-    assert "is there" in restart.worker.err
+    assert "Connected to" in restart.worker.err
     assert processed(restart.worker).count("IN-HAND") == 1
     assert "IN-HAND" not in restart.left
 
@@ -175,7 +175,7 @@ def test_order_acknowledged_a_second_before_is_not_processed_again(restart: Rest
 
 def test_producer_goes_on_from_the_last_batch_that_was_confirmed(restart: Restart) -> None:
     assert re.search(r" 20000 orders stored in ", restart.publisher.out)
-    twice = re.search(r"; (SENT-\d+) to (SENT-\d+) may come twice", restart.publisher.err)
+    twice = re.search(r"(SENT-\d+) to (SENT-\d+) may come twice", restart.publisher.err)
     assert twice, restart.publisher
     first, last = SENT.index(twice[1]), SENT.index(twice[2])
     assert (first % 1000, last - first) == (0, 999)
@@ -194,7 +194,7 @@ def test_connections_closed_by_the_broker_are_made_again(broker: Broker, tmp_pat
     publish(broker, tmp_path / "before", ["A"])
     orders = names("ORD", 2_500)
     with Network(broker.port) as network, consumer(broker, "--processing-time", 1) as worker:
-        network.hold_up_at(TX_COMMIT)
+        network.hold_up_at(PUBLISH)
         worker.wait_for("Received A")
         with producer(broker, write_orders(tmp_path / "orders", orders), url=network.url()) as script:
             assert network.held.wait(60)
@@ -202,10 +202,10 @@ def test_connections_closed_by_the_broker_are_made_again(broker: Broker, tmp_pat
             network.release()
             assert script.wait() == 0, script
         worker.wait_for("maintenance", "stderr")
-        worker.wait_for("is there", "stderr")
+        worker.wait_for("Connected to", "stderr")
         worker.signal()
         assert worker.wait() == 0
-    assert re.search("maintenance.*; ORD-00001 to ORD-01000 may come twice", script.err), script
+    assert re.search("maintenance", script.err) and "ORD-00001 to ORD-01000 may come twice" in script.err, script
     with broker.connect() as connection:
         count = drain(connection.channel())
     assert {*count, *processed(worker)} == {"A", *orders}
@@ -220,7 +220,7 @@ def test_network_gone_silent_is_found_out_by_the_heartbeat(
     with Network(broker.port) as network:
         url = network.url(query)
         with consumer(broker, "--processing-time", 0.5, url=url) as worker:
-            network.hold_up_at(TX_COMMIT)
+            network.hold_up_at(PUBLISH)
             with producer(broker, write_orders(tmp_path / "orders", orders), url=url) as script:
                 assert network.held.wait(60)
                 worker.wait_for("Received A:")
@@ -230,8 +230,8 @@ def test_network_gone_silent_is_found_out_by_the_heartbeat(
                 worker.signal()
                 assert worker.wait() == 0
     for trouble in (script.err, worker.err):
-        assert re.search("out of reach, .*heartbeat", trouble), trouble
-        assert "is there" in trouble
+        assert re.search("No connection .*heartbeat", trouble), trouble
+        assert "Connected to" in trouble
     assert "ORD-00001 to ORD-00050 may come twice" in script.err
     assert processed(worker)[:1] == ["A"]
     count = drain(channel)
@@ -293,7 +293,7 @@ def test_alarm_holds_up_producers_only_until_it_clears(
             broker.rabbitctl_output(*command)
     assert held_up in giving_up.err
     assert "0 of 40 orders stored for sure, the rest may or may not be" in giving_up.err
-    assert "Free memory or disk on its machine" in giving_up.err
+    assert "Free memory or disk where RabbitMQ runs" in giving_up.err
     assert giving_up.out == ""
     assert "40 orders stored" in waiting.out
 
@@ -307,7 +307,7 @@ def test_consumer_makes_a_deleted_queue_again(broker: Broker, channel: Any, tmp_
         wait_until(lambda: has_consumer(channel), "a consumer that waits")
         channel.queue_delete("orders")
         worker.wait_for("queue orders was deleted", "stderr")
-        worker.wait_for("is there", "stderr")
+        worker.wait_for("Connected to", "stderr")
         publish(broker, tmp_path / "orders", ["A", "B", "C"])
         assert worker.wait() == 0
     assert re.findall("Processed ([ABC])", worker.out) == ["A", "B", "C"]
@@ -324,7 +324,7 @@ def test_order_for_a_queue_deleted_after_it_was_declared_is_not_reported_as_stor
 ) -> None:
     path = write_orders(tmp_path / "orders", names("ORD", count))
     with Network(broker.port) as network:
-        network.hold_up_at(TX_SELECT)
+        network.hold_up_at(CONFIRM_SELECT)
         with producer(broker, path, url=network.url()) as script:
             assert network.held.wait(60)
             channel.queue_delete("orders")

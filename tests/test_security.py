@@ -77,7 +77,7 @@ def test_password_is_in_no_output_and_no_argument(guarded: GuardedBroker) -> Non
         worker.wait_for("Received")
         assert "s3cret" not in " ".join(psutil.Process(worker.process.pid).cmdline())
     with Script(CONSUMER, url=f"amqp://shop:{ENCODED}@127.0.0.1:{free_ports(1)[0]}/%2F") as waiting:
-        waiting.wait_for("out of reach", "stderr")
+        waiting.wait_for("No connection", "stderr")
     for script in (publisher, worker, waiting):
         assert_no_secret(script)
 

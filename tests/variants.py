@@ -91,8 +91,8 @@ def run_loop(run: argparse.Namespace) -> None:
 def run_producer(run: argparse.Namespace) -> None:
     real = producer.connect
 
-    def connect(nodes: List[Any], patience: float, trouble: str = "") -> Any:
-        channel = real(nodes, patience, trouble)
+    def connect(nodes: List[Any], patience: float, trouble: str = "", channel: Any = None) -> Any:
+        channel = real(nodes, patience, trouble, channel)
         return channel if trouble else held(channel)  # once, not when it has to connect again
 
     producer.connect = connect
