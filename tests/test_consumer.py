@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, List
 
 import pika
+import psutil
 import pytest
 from faults import Network
 from support import CONSUMER, PRODUCER, Broker, Script, consumer, free_ports, messages, producer, ready, wait_until
@@ -341,6 +342,64 @@ def test_nodes_are_tried_in_turn(broker: Broker, channel: Any) -> None:
     with consumer(broker, "--count", 1, "--processing-time", 0, url=f"{dead},{broker.url()}") as script:
         assert script.wait() == 0, script
     assert script.err == ""
+
+
+def test_message_id_that_is_no_text_does_not_crash_it(broker: Broker, channel: Any) -> None:
+    """pika hands a short string that is no UTF-8 over as bytes, and sends none: so they go in beneath it."""
+    publish(channel, b"no order", message_id="@@")
+    channel.queue_purge("orders")
+    impl = channel.connection.channel()._impl
+    properties = pika.BasicProperties(message_id="@@")
+    encode = properties.encode
+    properties.encode = lambda: [piece.replace(b"@@", b"\xff\xfe") for piece in encode()]
+    impl.basic_publish("", "orders", b"no order", properties)
+    publish(channel, order(2))
+    with consumer(broker, "--count", 1, "--processing-time", 0) as script:
+        assert script.wait() == 0, script
+    assert "Rejected b'\\xff\\xfe' to orders.dead" in script.err and "Processed A-0002" in script.out
+
+
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_closed_streams_are_no_fault_of_the_orders(broker: Broker, channel: Any, closed: str) -> None:
+    publish(channel, *map(order, range(3)))
+    command = f'exec "$@" {closed}>&-'
+    arguments = ["bash", "-c", command, "bash", sys.executable, CONSUMER, "--count", "3", "--processing-time", "0"]
+    with Script(*arguments, url=broker.url(), python=False) as script:
+        assert script.wait() == 0, script
+    assert ready(channel) == ready(channel, "orders.dead") == 0
+    with Script(*arguments[:5], PRODUCER, url=broker.url(), python=False) as sender:
+        assert sender.wait() == 0, sender
+    assert ready(channel) == 5
+
+
+def test_connection_limit_is_waited_for(broker: Broker, channel: Any) -> None:
+    broker.rabbitctl_output("set_user_limits", "guest", '{"max-connections": 1}')
+    try:
+        with consumer(broker) as script:
+            script.wait_for("No connection.*limit", "stderr")
+            broker.rabbitctl_output("clear_user_limits", "guest", "all")
+            script.wait_for("Connected", "stderr")
+            script.signal()
+            assert script.wait() == 0
+    finally:
+        broker.rabbitctl_output("clear_user_limits", "guest", "all")
+
+
+def test_failing_declaration_leaves_no_connections_behind(broker: Broker, channel: Any) -> None:
+    """A queue that another connection holds for itself is tried again every second."""
+    owner = broker.connect()
+    try:
+        owner.channel().queue_declare("orders.dead", exclusive=True)
+        with consumer(broker) as script:
+            script.wait_for("No connection.*RESOURCE_LOCKED", "stderr")
+            time.sleep(4)  # four more attempts
+            connections = psutil.Process(script.process.pid).net_connections()
+            assert sum(c.raddr and c.raddr.port == broker.port for c in connections) <= 1
+            owner.close()
+            script.wait_for("Connected", "stderr")
+    finally:
+        if owner.is_open:
+            owner.close()
 
 
 def test_closed_standard_output_gives_the_order_back(broker: Broker, channel: Any) -> None:
