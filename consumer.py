@@ -123,38 +123,40 @@ def consume(channel: Any, state: argparse.Namespace) -> None:
     """Process the deliveries one by one and settle each, until it is time to stop."""
     channel.basic_qos(prefetch_count=1)
     for method, properties, body in channel.consume(QUEUE, inactivity_timeout=0.5):
-        order = None
+        done = ""  # the order_id, once the order is processed
         if method:
             state.started = state.started or time.monotonic()
             try:
                 order = parse_order(body)
-                again = " (redelivered)" if method.redelivered else ""
-                say(f"Received {order['order_id']}{again}: {order['customer']:.80}, {order['amount']!s:.40}")
+                order_id, again = order["order_id"], " (redelivered)" if method.redelivered else ""
+                say(f"Received {order_id}{again}: {order['customer']:.80}, {order['amount']!s:.40}")
                 process_order(order, channel, state.processing_time)
+                done = order_id
             except pika.exceptions.AMQPError:
                 raise  # not the order's fault: it comes again
             except Exception as error:
-                order, what = None, f"{properties.message_id or 'a message'!s:.80}"
+                what = f"{properties.message_id or 'a message'!s:.80}"
                 say(f"Rejected {what} to {DEAD_LETTER_QUEUE}: {type(error).__name__}: {error}", sys.stderr)
-        last = state.stopping or state.processed + bool(order) == state.count
+        last = state.stopping or state.processed + bool(done) == state.count
         if last:
             channel.cancel()  # before the acknowledgement, which would bring the next order
-        if order:
+        if done:
             channel.basic_ack(method.delivery_tag)
             state.processed, state.ended = state.processed + 1, time.monotonic()
-            say(f"Processed {order['order_id']}")
+            say(f"Processed {done}")
         elif method:
             channel.basic_reject(method.delivery_tag, requeue=False)
         if last:
             channel.connection.close()
             return
-    raise pika.exceptions.ConsumerCancelled(f"queue {QUEUE} was deleted")
+    raise pika.exceptions.ConsumerCancelled(f"queue {QUEUE} was deleted")  # RabbitMQ ended the loop
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--processing-time", type=float, default=2, metavar="SECONDS", help="default: 2")
     parser.add_argument("--count", type=int, default=math.inf, metavar="N", help="orders to process")
+    # What has been done so far, and what the signal handler needs to know.
     parser.set_defaults(processed=0, started=0.0, ended=0.0, connecting=True, stopping=False)
     state, nodes = parser.parse_args(), parse_urls(os.environ.get("AMQP_URL", ""))
     channel, trouble = None, ""
