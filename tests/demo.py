@@ -3,8 +3,9 @@
     tests/run demo
 
 The broker is the one that answers at AMQP_URL; else, where a Docker engine runs, docker-compose's;
-else a throwaway rabbitmq-server. What the demo started it stops again. It takes no queue "orders"
-that holds orders or has consumers: those are somebody's.
+else a throwaway rabbitmq-server. What the demo started it stops again; of docker-compose the volume
+stays. It takes no queue "orders" that holds orders or has consumers: those are somebody's.
+Exits with 3 where a rabbitmq-server would have to be installed first: tests/run does that.
 """
 
 import contextlib
@@ -41,9 +42,23 @@ def obstacle(url: str) -> Optional[str]:
                     continue  # no such queue yet
                 if queue == "orders" and (state.message_count or state.consumer_count):
                     return f"its queue {queue} is in use"
+    except pika.exceptions.AMQPConnectionError as error:
+        return "it does not let us in" if str(error) else "nothing answers there"
     except Exception as error:  # whatever it is, there is another broker to try
-        return f"it does not let us in ({type(error).__name__})"
+        return f"{type(error).__name__}: {error}"
     return None
+
+
+def ready_to_serve(url: str) -> None:
+    """Wait until the broker can serve; RuntimeError says why it does not."""
+    deadline = time.monotonic() + LIMIT
+    while True:
+        problem = obstacle(url)
+        if not problem:
+            return
+        if "in use" in problem or time.monotonic() > deadline:
+            raise RuntimeError(problem)
+        time.sleep(0.2)
 
 
 def compose_command() -> List[str]:
@@ -65,14 +80,7 @@ def compose_broker(command: List[str]) -> Iterator[str]:
         if up.returncode:
             raise RuntimeError(f"{' '.join(command)} up -d failed")
         url = f"amqp://guest:guest@localhost:{os.environ.get('RABBITMQ_PORT') or 5672}/%2F"
-        deadline = time.monotonic() + LIMIT
-        while True:
-            problem = obstacle(url)
-            if not problem:
-                break
-            if "in use" in problem or time.monotonic() > deadline:
-                raise RuntimeError(problem)
-            time.sleep(1)
+        ready_to_serve(url)
         yield url
     finally:
         subprocess.run([*command, "down"], cwd=ROOT, stdout=sys.stderr)
@@ -85,7 +93,9 @@ def throwaway_broker() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="orders-demo-") as folder:
         broker = Broker(Path(folder))
         try:
-            yield broker.start().url()
+            url = broker.start().url()
+            ready_to_serve(url)
+            yield url
         finally:
             broker.kill()
 
@@ -94,12 +104,13 @@ def throwaway_broker() -> Iterator[str]:
 def some_broker() -> Iterator[str]:
     """Yield the URL of the first broker that can serve."""
     url = os.environ.get("AMQP_URL") or "amqp://guest:guest@localhost:5672/%2F"
+    where = re.sub(".*@", "", url)
     problem = obstacle(url)
     if not problem:
-        tell("using the RabbitMQ that answers at AMQP_URL")
+        tell(f"using the RabbitMQ at {where}")
         yield url
         return
-    tell(f"not using the RabbitMQ at AMQP_URL: {problem}")
+    tell(f"not using a RabbitMQ at {where}: {problem}")
     with contextlib.ExitStack() as stack:
         command = compose_command()
         if command:
@@ -136,3 +147,5 @@ if __name__ == "__main__":
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)
+    except FileNotFoundError:  # server_program
+        sys.exit(3)

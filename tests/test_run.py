@@ -36,7 +36,7 @@ def test_demo_shows_both_sides_of_five_orders(broker: Broker, channel: Any, tmp_
         assert throwaway.wait() == 0, throwaway
         assert existing.wait() == 0, existing
     assert "starting a RabbitMQ of our own" in throwaway.out
-    assert "using the RabbitMQ that answers at AMQP_URL" in existing.out
+    assert "using the RabbitMQ at 127.0.0.1" in existing.out
     for demo in (throwaway, existing):
         for n in range(1, 6):
             demo.wait_for(rf"^producer \| .* Sent .*ORD-00{n}")
