@@ -25,7 +25,7 @@ try:
     import pika  # type: ignore[import-untyped, unused-ignore]
 except ImportError:
     sys.exit("pika is missing: python3 -m pip install pika (or: apt install python3-pika)")
-logging.getLogger("pika").addHandler(logging.NullHandler())  # connect() says what it would log
+logging.getLogger("pika").addHandler(logging.NullHandler())  # connect() tells what matters of it
 
 QUEUE, DEAD_LETTER_QUEUE = "orders", "orders.dead"  # from here to connect(): the same in both scripts
 QUEUES: Dict[str, Dict[str, Any]] = {  # quorum: what is confirmed is on disk, on most of the nodes

@@ -22,7 +22,7 @@ try:
     import pika  # type: ignore[import-untyped, unused-ignore]
 except ImportError:
     sys.exit("pika is missing: python3 -m pip install pika (or: apt install python3-pika)")
-logging.getLogger("pika").addHandler(logging.NullHandler())  # connect() says what it would log
+logging.getLogger("pika").addHandler(logging.NullHandler())  # connect() tells what matters of it
 pika.connection.Parameters.DEFAULT_BLOCKED_CONNECTION_TIMEOUT = 25  # seconds an alarm may last
 
 QUEUE, DEAD_LETTER_QUEUE = "orders", "orders.dead"  # from here to connect(): the same in both scripts
