@@ -223,7 +223,7 @@ class Cluster:
         # A node that starts an epmd takes it along when it is killed, and here they share one.
         environment = {"ERL_EPMD_PORT": str(port), "ERL_EPMD_ADDRESS": "127.0.0.1"}
         self.nodes = [Broker(folder / f"node{number}", "", **environment) for number in (1, 2, 3)]
-        peers = [node.envvars["RABBITMQ_NODENAME"] for node in self.nodes]
+        peers = [node.node_name for node in self.nodes]
         lines = ["cluster_formation.peer_discovery_backend = classic_config"]
         lines += [f"cluster_formation.classic_config.nodes.{n} = {peer}" for n, peer in enumerate(peers, 1)]
         for number in (1, 2, 3):
@@ -248,7 +248,7 @@ class Cluster:
         """Return the node that leads the queue (costs a second or two)."""
         table = self.nodes[0].rabbitctl_output("-q", "list_queues", "--no-table-headers", "name", "leader")
         rows = dict(line.split() for line in table.splitlines())
-        return next(n for n in self.nodes if n.envvars["RABBITMQ_NODENAME"] == rows["orders"])
+        return next(n for n in self.nodes if n.node_name == rows["orders"])
 
     def kill(self) -> None:
         """Kill what runs."""

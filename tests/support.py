@@ -56,6 +56,7 @@ class Broker(RabbitMqExecutor):
         (folder / "plugins").write_text("[].\n")
         (folder / "rabbitmq.conf").write_text(config)
         port, distribution_port, self.epmd_port = free_ports(3)
+        self.node_name = f"orders-{port}@localhost"
         super().__init__(
             server_program("rabbitmq-server"),
             "127.0.0.1",
@@ -65,7 +66,7 @@ class Broker(RabbitMqExecutor):
             logpath=folder / "log",
             path=folder,
             plugin_path=folder,
-            node_name=f"orders-{port}@localhost",
+            node_name=self.node_name,
         )
         self._cwd = str(folder)  # where a node that is killed may leave a dump
         self._stdout = self._stderr = subprocess.DEVNULL

@@ -50,7 +50,7 @@ def publish(url: str, path: Path, ids: List[str]) -> None:
 
 
 def test_both_queues_are_on_all_three_nodes(cluster: Cluster) -> None:
-    names_of_all = sorted(node.envvars["RABBITMQ_NODENAME"] for node in cluster.nodes)
+    names_of_all = sorted(node.node_name for node in cluster.nodes)
     table = cluster.nodes[0].rabbitctl_output("-q", "list_queues", "--no-table-headers", "name", "members")
     members = {name: sorted(re.findall("orders-[^, \\]]+", rest)) for name, rest in re.findall(r"(\S+)\t(.*)", table)}
     assert members == {"orders": names_of_all, "orders.dead": names_of_all}

@@ -110,10 +110,8 @@ good_amounts = st.from_regex(
     r"[1-9][0-9]{0,12}(\.[0-9]{1,12})?([eE][+-]?[0-9]{1,2})?|0\.0{0,5}[1-9][0-9]{0,9}", fullmatch=True
 )
 good_text = st.text(min_size=1, max_size=20).map(lambda text: text if text.strip() else f"A{text}"[:20])
-good_fields = st.fixed_dictionaries(
-    {"order_id": good_text, "customer": good_text, "status": good_text},
-    optional={"note": values, "ключ": any_text},
-)
+required: Dict[str, "st.SearchStrategy[Any]"] = dict.fromkeys(("order_id", "customer", "status"), good_text)
+good_fields = st.fixed_dictionaries(required, optional={"note": values, "ключ": any_text})
 orders = st.builds(written, good_fields, good_amounts)
 nearly_orders = st.builds(
     written,
