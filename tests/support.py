@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Callable, Dict, Iterator, List, Optional, Type, TypeVar
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Type, TypeVar
 from urllib.parse import quote
 
 import pika
@@ -221,6 +221,16 @@ def consumer(broker: Broker, *arguments: object, **options: Any) -> Script:
 def producer(broker: Broker, *arguments: object, **options: Any) -> Script:
     """Start producer.py against the broker."""
     return Script(PRODUCER, *arguments, **{"url": broker.url(), **options})
+
+
+def end_with_broken_pipe(script: Path, broker: Broker) -> Tuple[int, bytes]:
+    """Run a script whose standard output nobody reads any more; return its exit status and standard error."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = {**os.environ, "AMQP_URL": broker.url()}
+    run = subprocess.run([sys.executable, script], env=environment, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    return run.returncode, run.stderr
 
 
 def messages(channel: Any, queue: str) -> Iterator[Any]:

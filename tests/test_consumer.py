@@ -1,11 +1,9 @@
 """consumer.py as a process, as a user runs it, against a real broker."""
 
 import json
-import os
 import random
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,7 +13,19 @@ import pika
 import psutil
 import pytest
 from faults import Network
-from support import CONSUMER, PRODUCER, Broker, Script, consumer, free_ports, messages, producer, ready, wait_until
+from support import (
+    CONSUMER,
+    PRODUCER,
+    Broker,
+    Script,
+    consumer,
+    end_with_broken_pipe,
+    free_ports,
+    messages,
+    producer,
+    ready,
+    wait_until,
+)
 
 
 def order(number: int) -> bytes:
@@ -404,12 +414,6 @@ def test_failing_declaration_leaves_no_connections_behind(broker: Broker, channe
 
 def test_closed_standard_output_gives_the_order_back(broker: Broker, channel: Any) -> None:
     publish(channel, order(1))
-    reading, writing = os.pipe()
-    os.close(reading)
-    run = subprocess.run(
-        [sys.executable, CONSUMER], env={**os.environ, "AMQP_URL": broker.url()}, stdout=writing, stderr=subprocess.PIPE
-    )
-    os.close(writing)
-    assert (run.returncode, run.stderr) == (1, b"Cannot write: [Errno 32] Broken pipe\n")
+    assert end_with_broken_pipe(CONSUMER, broker) == (1, b"Cannot write: [Errno 32] Broken pipe\n")
     wait_until(lambda: ready(channel) == 1, "the order is back")
     assert ready(channel, "orders.dead") == 0

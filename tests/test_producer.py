@@ -13,7 +13,7 @@ from typing import Any, Iterator
 
 import pytest
 from faults import Network
-from support import PRODUCER, Broker, Script, free_ports, messages, producer, ready
+from support import PRODUCER, Broker, Script, end_with_broken_pipe, free_ports, messages, producer, ready
 
 EXIT_OF_INTERRUPTED = 130
 
@@ -287,13 +287,7 @@ def test_order_larger_than_the_broker_takes_is_an_error(broker: Broker, channel:
 
 
 def test_closed_standard_output_is_told_in_one_line(broker: Broker, channel: Any) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    run = subprocess.run(
-        [sys.executable, PRODUCER], env={**os.environ, "AMQP_URL": broker.url()}, stdout=writing, stderr=subprocess.PIPE
-    )
-    os.close(writing)
-    assert (run.returncode, run.stderr) == (1, b"Cannot write: [Errno 32] Broken pipe\n")
+    assert end_with_broken_pipe(PRODUCER, broker) == (1, b"Cannot write: [Errno 32] Broken pipe\n")
     assert ready(channel) == 5
 
 
