@@ -1,187 +1,307 @@
+# Tells "uv run consumer.py" and "pipx run consumer.py" what to install (PEP 723).
 # /// script
 # requires-python = ">=3.8"
 # dependencies = ["pika>=1.3,<2"]
 # ///
-"""Work off the orders in RabbitMQ's queue "orders", one at a time: python3 consumer.py
+"""Take orders from RabbitMQ's queue "orders" and process them, one at a time.
 
-Ctrl-C or SIGTERM finishes the order in hand and exits 0; a second one leaves at once.
-AMQP_URL in the environment says where RabbitMQ is. README.md tells the rest.
+    python3 consumer.py [--processing-time SECONDS] [--count ORDERS]
+
+Ctrl-C stops it after the order in hand, a second Ctrl-C at once. The environment
+variable AMQP_URL says where RabbitMQ is. More is in README.md.
 """
 
+from __future__ import annotations
+
 import argparse
-import contextlib
+import io
 import json
 import logging
 import math
 import os
-import re
 import signal
 import sys
 import time
+import warnings
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from decimal import Decimal
-from typing import Any, Dict, List, TextIO
+from typing import Any, TextIO
+from urllib.parse import urlsplit
 
 try:
-    import pika  # type: ignore[import-untyped, unused-ignore]
+    import pika
 except ImportError:
-    sys.exit("pika is missing: python3 -m pip install pika (or: apt install python3-pika)")
-logging.getLogger("pika").addHandler(logging.NullHandler())  # connect() tells what matters of it
+    sys.exit("pika is missing: python3 -m pip install pika (apt: python3-pika)")
 
-QUEUE, DEAD_LETTER_QUEUE = "orders", "orders.dead"  # from here to connect(): the same in both scripts
-QUEUES: Dict[str, Dict[str, Any]] = {  # quorum: what is confirmed is on disk, on most of the nodes
-    # Without a limit of its own, RabbitMQ 4 drops what was looked at and put back 20 times.
-    DEAD_LETTER_QUEUE: {"x-queue-type": "quorum", "x-delivery-limit": 2_000_000_000},
-    QUEUE: {"x-queue-type": "quorum", "x-delivery-limit": 19,  # dead when given back the 20th time
-            "x-dead-letter-exchange": "", "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
-            "x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"},
+# This script reports errors itself. Without a handler, pika's log would be shown, too.
+logging.getLogger("pika").addHandler(logging.NullHandler())
+# pika 1.5 warns of a change in 2.0, which the requirement above excludes.
+warnings.filterwarnings("ignore", "BlockingConnection is deprecated")
+
+# producer.py and consumer.py do not import each other, since they will run in different
+# places. What both must agree on is the same in both, from here to connect().
+
+QUEUE = "orders"
+DEAD_LETTER_QUEUE = "orders.dead"  # keeps the messages that cannot be processed
+QUEUES = {
+    QUEUE: {
+        # Keep each message on disk; in a cluster of several nodes, on most of them.
+        "x-queue-type": "quorum",
+        # Move rejected messages to the dead-letter queue, by the default exchange "".
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
+        # Remove them here only when they are there. (This requires the next line: if
+        # the queue is ever given a maximum length, refuse messages, do not drop any.)
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+        # Treat a message like a rejected one when it was delivered again 19 times in
+        # vain, because its consumers crashed.
+        "x-delivery-limit": 19,
+    },
+    DEAD_LETTER_QUEUE: {
+        "x-queue-type": "quorum",
+        # No limit, in effect. By default RabbitMQ deletes what was looked at 20 times.
+        "x-delivery-limit": 2_000_000_000,
+    },
 }
-HOPELESS = {  # patterns of errors that waiting does not mend, and what does
-    "ACCESS_REFUSED": "Check the user, the password and the permissions (AMQP_URL).",
-    "NOT_ALLOWED(?!.*limit)": "Check the vhost (AMQP_URL), or add it: rabbitmqctl add_vhost NAME",
-    "arg '": "This removes the queue, and all in it: rabbitmqctl -p {vhost} delete_queue {queue}",
-    "CERTIFICATE_VERIFY_FAILED": "Name the authority that you trust: SSL_CERT_FILE=ca.pem",
-    "Blocked connection": "Free memory or disk where RabbitMQ runs, then publish the rest.",
+
+# Errors that trying again does not cure: a part of their text, and advice.
+PERMANENT_ERRORS = {
+    "ACCESS_REFUSED": "Check the user, the password and the permissions.",
+    "NOT_ALLOWED": "Check the vhost. To add one: rabbitmqctl add_vhost NAME",
+    # The queue exists, with other arguments than in QUEUES.
+    "inequivalent arg": "To delete the old queue: rabbitmqctl delete_queue NAME",
+    "larger than": "The limit is max_message_size in rabbitmq.conf.",
+    # RabbitMQ had an alarm for longer than blocked_connection_timeout in AMQP_URL.
+    "Blocked connection": "Free memory or disk space where RabbitMQ runs.",
+    "CERTIFICATE_VERIFY_FAILED": "To trust the authority: SSL_CERT_FILE=ca.pem",
 }
 
 
-def say(text: str, file: TextIO = sys.stdout) -> None:
-    """Print the time and one line: at most 500 characters, and escapes for those that steer a terminal."""
-    text = text.encode(code := getattr(file, "encoding", "ascii"), "backslashreplace").decode(code)
-    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def say(text: str, stream: TextIO = sys.stdout) -> None:
+    """Print the time and a text, but not more than 500 characters of it."""
     try:
-        print(time.strftime("%H:%M:%S"), safe[:500], file=file, flush=True)
-    except OSError as error:  # the disk is full, or "| head" has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())  # or Python tries again at exit
-        sys.exit(f"Cannot write: {error}")
+        print(time.strftime("%H:%M:%S"), text[:500], file=stream, flush=True)
+    except OSError as error:  # the disk is full, or the other end of a pipe is closed
+        try:
+            print(f"Cannot write: {error}", file=sys.stderr, flush=True)
+        finally:
+            os._exit(1)  # at once: sys.exit() would try to write the rest
 
 
-def parse_order(body: bytes) -> Dict[str, Any]:
-    """Return the order in a body, one JSON object (RFC 8259) in UTF-8; ValueError says why not."""
-    try:  # Decimal leaves amounts as they are written; int refuses NaN and Infinity
-        order = json.loads(body.decode("utf-8-sig"), parse_float=Decimal, parse_constant=int)
-    except (ValueError, ArithmeticError, RecursionError) as error:
-        raise ValueError(f"not JSON in UTF-8: {error}".replace("line 1 ", "")) from None
+def parse_order(body: bytes) -> dict[str, Any]:
+    """Return the order in a message. Raise ValueError if there is no valid order."""
+    try:
+        document = body.decode("utf-8-sig")  # with or without a byte order mark
+        order = json.loads(document, parse_float=Decimal)
+    except Exception as error:  # ValueError; others for 1e9999999999999999999, [[[[...
+        raise ValueError(f"not JSON in UTF-8: {error}") from None
     if not isinstance(order, dict):
         raise ValueError("not a JSON object")
     for field in ("order_id", "customer", "status"):
         text = order.get(field)
-        if not isinstance(text, str) or not text.strip() or re.search("[\ud800-\udfff]", text):
-            raise ValueError(f"{field} must be a string of Unicode that is not blank")
-    if type(order.get("amount")) not in (int, Decimal) or not 0 < order["amount"] <= sys.float_info.max:
-        raise ValueError("amount must be a number, finite and greater than 0")
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"{field} must be a string that is not blank")
+    if not order["order_id"].isprintable():
+        raise ValueError("order_id must be printable")
+    amount: Any = order.get("amount")
+    is_number = isinstance(amount, (int, Decimal)) and not isinstance(amount, bool)
+    if not is_number or amount <= 0:
+        raise ValueError("amount must be a number greater than 0")
     return order
 
 
-def parse_urls(urls: str) -> List[pika.URLParameters]:
-    """Return the nodes that AMQP_URL names; exits with 2, the password hidden, if it is wrong."""
-    nodes = []
-    for url in re.split(r",\s*(?=\w+://)", urls or "amqp://guest:guest@localhost:5672/%2F"):
+def parse_url(url: str) -> pika.URLParameters:
+    """Return the connection parameters in an AMQP URL. Exit with 2 if it is invalid."""
+    try:
+        parts = urlsplit(url.encode().decode())  # an error if it was not UTF-8
+        behind_the_host = parts.path + parts.query + parts.fragment
+        # In amqp://me:my/secret@host, the "/" would end the host. Write it as %2F.
+        if parts.scheme in ("amqp", "amqps") and "@" not in behind_the_host:
+            return pika.URLParameters(url)
+    except Exception:  # do not print its text: the password could be in it
+        pass
+    say("AMQP_URL must look like amqp://USER:PASSWORD@HOST:5672/VHOST", sys.stderr)
+    sys.exit(2)
+
+
+# One URL, or several for the nodes of a cluster, separated by commas.
+AMQP_URL = os.environ.get("AMQP_URL") or "amqp://guest:guest@localhost:5672"
+NODES = [parse_url(url.strip()) for url in AMQP_URL.split(",")]
+ADDRESS = ", ".join(f"{n.credentials.username}@{n.host}:{n.port}" for n in NODES)
+
+
+def describe_or_exit(error: Exception) -> str:
+    """Return a text for an error. Exit with 1 if it is a permanent error."""
+    text = str(error) or repr(error)
+    for part, advice in PERMANENT_ERRORS.items():
+        # "NOT_ALLOWED" with a connection limit is not permanent.
+        if part in text and "connection limit" not in text:
+            sys.exit(f"RabbitMQ at {ADDRESS}: {text}\n{advice}")
+    return f"RabbitMQ at {ADDRESS}: {text}"
+
+
+def connect() -> Any:
+    """Connect and declare the queues. Raise AMQPError if that fails."""
+    try:
+        connection = pika.BlockingConnection(NODES)  # the first that answers
+    except Exception as error:  # AMQPError, OSError and others: make them one
+        raise pika.exceptions.AMQPConnectionError(str(error) or repr(error)) from None
+    for queue, arguments in QUEUES.items():
+        channel = connection.channel()  # a new one, since an error closes a channel
         try:
-            nodes.append(pika.URLParameters(re.findall("^amqps?://[^/?#]*(?:[/?#][^@]*)?$", url)[0]))
-        except Exception as error:  # the query after the ? can raise about anything
-            known = re.match(r"Unknown|Invalid|Expected|\[Errno", str(error))
-            problem = error if known else "must look like amqp://USER:PASSWORD@HOST:5672/VHOST"
-            secret = r":(?!//)(?!\d*([/?][^@]*)?$).*?(?=@[^@]*$|$)"  # what is no port, up to the last @
-            say(f"AMQP_URL {re.sub(secret, ':***', url, count=1).partition('?')[0]}: {problem}", sys.stderr)
-            sys.exit(2)
-    return nodes
+            channel.queue_declare(queue, durable=True, arguments=arguments)
+        except pika.exceptions.ChannelClosedByBroker as error:
+            # This user may not declare queues? Then an administrator has done it.
+            if "ACCESS_REFUSED" not in error.reply_text:
+                connection.close()
+                raise
+    return connection
 
 
-def connect(nodes: List[pika.URLParameters], patience: float, trouble: str = "", channel: Any = None) -> Any:
-    """Return a channel, the queues declared; exits with 1 after `patience` seconds, or if hopeless."""
-    where = ", ".join(f"{node.host}:{node.port}" for node in nodes)
-    user, vhost = nodes[-1].credentials.username, nodes[-1].virtual_host
-    deadline, waiting, queue = time.monotonic() + patience, False, ""
-    while True:
-        advice = [text for sign, text in HOPELESS.items() if re.search(sign, trouble)]
-        if advice or time.monotonic() > deadline:
-            hint = "".join(advice or ["Is it up, and is AMQP_URL right?"]).format(queue=queue, vhost=vhost)
-            sys.exit(f"RabbitMQ at {where}, user {user}, vhost {vhost}: {trouble}\n{hint}")
-        if trouble and not waiting:
-            say(f"No connection to RabbitMQ at {where}, trying again every second: {trouble}", sys.stderr)
-            waiting = True
-        time.sleep(1 if waiting else 0)
-        with contextlib.suppress(Exception):
-            channel.connection.close()  # where only the channel was lost
-        try:
-            channel = pika.BlockingConnection(nodes).channel()
-            for queue, arguments in QUEUES.items():
-                channel.queue_declare(queue, durable=True, arguments=arguments)
-            if waiting:
-                say(f"Connected to RabbitMQ at {where}", sys.stderr)
-            return channel
-        except Exception as error:  # pika lets OSError and errors of no family through
-            trouble = str(getattr(next(iter(error.args), error), "exception", error)) or repr(error)
+# Here begins what only the consumer does.
+
+processing_time = 2.0  # seconds; changed by --processing-time
 
 
-def process_order(order: Dict[str, Any], channel: Any, seconds: float) -> None:
-    """Stand in for the real work; an order for which this raises is dead-lettered."""
-    channel.connection.sleep(seconds)  # time.sleep would starve the connection's heartbeats
+def process_order(order: dict[str, Any]) -> None:
+    """Do the work for an order. Put your own code here; it may block and take long.
+
+    If it raises an exception, the order goes to the dead-letter queue.
+    """
+    time.sleep(processing_time)
 
 
-def consume(channel: Any, state: argparse.Namespace) -> None:
-    """Process the deliveries one by one and settle each, until it is time to stop."""
-    channel.basic_qos(prefetch_count=1)
-    for method, properties, body in channel.consume(QUEUE, inactivity_timeout=0.5):
-        done = ""  # the order_id, once the order is processed
-        if method:
-            state.started = state.started or time.monotonic()
+def receive_order(body: bytes, redelivered: bool) -> str:
+    """Process the order in a message and return its order_id."""
+    order = parse_order(body)
+    order_id: str = order["order_id"]
+    again = " (redelivered)" if redelivered else ""
+    say(f"Received {order_id}{again}: {order['customer']!r}, {order['amount']}")
+    process_order(order)
+    return order_id
+
+
+class Consumer:
+    """Receives and processes one order after the other, until it is stopped."""
+
+    def __init__(self, orders_to_do: float) -> None:
+        self.orders_to_do = orders_to_do  # then it stops by itself
+        self.connected = False
+        self.outage = False  # and the user knows of it
+        self.stopping = False
+        self.message: Any = None  # the message in hand
+        self.worker = ThreadPoolExecutor(max_workers=1)  # a thread for the work
+        self.order_count = 0  # orders done since the queue was last empty
+        self.busy_time = 0.0  # seconds that they took
+
+    def stop(self, signal_number: int, frame: Any) -> None:
+        """Stop after the order in hand; called by Python when a signal arrives."""
+        if self.stopping:
+            os._exit(130)  # the second Ctrl-C: at once, with the usual exit status
+        self.stopping = True
+        if not self.connected:
+            sys.exit()
+
+    def run(self) -> None:
+        """Connect and consume. When the connection is lost, do it again."""
+        while not self.stopping:
             try:
-                order = parse_order(body)
-                order_id, again = order["order_id"], " (redelivered)" if method.redelivered else ""
-                say(f"Received {order_id}{again}: {order['customer']:.80}, {order['amount']!s:.40}")
-                process_order(order, channel, state.processing_time)
-                done = order_id
-            except pika.exceptions.AMQPError:
-                raise  # not the order's fault: it comes again
-            except Exception as error:
-                what = f"{properties.message_id or 'a message'!s:.80}"
-                say(f"Rejected {what} to {DEAD_LETTER_QUEUE}: {type(error).__name__}: {error}", sys.stderr)
-        last = state.stopping or state.processed + bool(done) == state.count
-        if last:
-            channel.cancel()  # before the acknowledgement, which would bring the next order
-        if done:
-            channel.basic_ack(method.delivery_tag)
-            state.processed, state.ended = state.processed + 1, time.monotonic()
-            say(f"Processed {done}")
-        elif method:
+                with connect() as connection:
+                    self.connected = True
+                    self.consume(connection.channel())
+            except pika.exceptions.AMQPError as error:
+                self.connected = False
+                text = describe_or_exit(error)
+                if not self.outage:
+                    say(f"{text}; trying again every second", sys.stderr)
+                self.outage = True
+                time.sleep(1)
+        say("Stopped")
+
+    def consume(self, channel: Any) -> None:
+        """Receive and process orders over one connection."""
+        channel.basic_qos(prefetch_count=1)  # at most one unacknowledged message
+        channel.basic_consume(QUEUE, self.on_message)
+        self.outage = False
+        say(f"Waiting for orders from RabbitMQ at {ADDRESS}. Stop: Ctrl-C")
+        # The list of our consumers has one entry, until we or RabbitMQ cancel it.
+        while channel.consumer_tags:
+            self.message = None
+            # This returns when on_message() was called, or else after 0.5 s.
+            channel.connection.process_data_events(time_limit=0.5)
+            if self.message:
+                self.handle_message(channel, *self.message)
+            elif self.stopping:
+                channel.stop_consuming()
+            else:
+                self.order_count = 0
+                self.busy_time = 0.0
+        if not self.stopping:
+            raise pika.exceptions.ConsumerCancelled(  # an AMQPError: run() goes on
+                "consumer cancelled: an order took longer than RabbitMQ's"
+                " consumer_timeout, or the queue was deleted"
+            )
+
+    def on_message(self, _: Any, method: Any, properties: Any, body: bytes) -> None:
+        """Take a message; called by pika in process_data_events()."""
+        self.message = (method, properties, body)
+
+    def handle_message(
+        self, channel: Any, method: Any, properties: Any, body: bytes
+    ) -> None:
+        """Process the order in a message, then acknowledge or reject the message."""
+        start = time.monotonic()
+        work = self.worker.submit(receive_order, body, method.redelivered)
+        self.wait_for(work, channel.connection)
+        if not channel.consumer_tags:
+            return  # too late: RabbitMQ has cancelled the consumer and taken it back
+        error = work.exception()
+        if error is None:
+            self.orders_to_do -= 1
+        if self.stopping or self.orders_to_do == 0:
+            # Cancel before the acknowledgement, which makes RabbitMQ send the next one.
+            self.stopping = True
+            channel.stop_consuming()
+        if error is not None:
             channel.basic_reject(method.delivery_tag, requeue=False)
-        if last:
-            channel.connection.close()
-            return
-    raise pika.exceptions.ConsumerCancelled(f"queue {QUEUE} was deleted")  # RabbitMQ ended the loop
+            message = f"message {properties.message_id!r}"
+            say(f"Rejected {message} to {DEAD_LETTER_QUEUE}: {error!r}", sys.stderr)
+        else:
+            channel.basic_ack(method.delivery_tag)
+            self.order_count += 1
+            self.busy_time += time.monotonic() - start
+            orders = "order" if self.order_count == 1 else "orders"
+            total = f"{self.order_count} {orders} in {self.busy_time:.2f} s"
+            say(f"Processed {work.result()} ({total})")
+
+    def wait_for(self, work: Future[str], connection: Any) -> None:
+        """Wait until the work is done. Meanwhile, keep the connection alive."""
+        try:
+            while not work.done():
+                wait([work], timeout=0.2)
+                connection.process_data_events(time_limit=0)  # sends heartbeats
+        finally:
+            wait([work])  # connection lost: finish this order before connecting again
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--processing-time", type=float, default=2, metavar="SECONDS", help="default: 2")
-    parser.add_argument("--count", type=int, default=math.inf, metavar="N", help="orders to process")
-    # What has been done so far, and what the signal handler needs to know.
-    parser.set_defaults(processed=0, started=0.0, ended=0.0, connecting=True, stopping=False)
-    state, nodes = parser.parse_args(), parse_urls(os.environ.get("AMQP_URL", ""))
-    channel, trouble = None, ""
-    if not 0 <= state.processing_time < 1e6 or state.count < 1:
-        parser.error("SECONDS must be a number, 0 or more, and N must be 1 or more")
-
-    def stop(signum: int, frame: Any) -> None:
-        if state.stopping:  # the second signal
-            os._exit(130)  # the connection breaks, and RabbitMQ takes the order in hand back
-        state.stopping = True
-        if state.connecting:
-            raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
-    with contextlib.suppress(KeyboardInterrupt):
-        while not state.stopping and state.processed < state.count:
-            channel = connect(nodes, math.inf, trouble, channel)
-            state.connecting = False
-            try:
-                consume(channel, state)
-            except pika.exceptions.AMQPError as error:
-                state.connecting, trouble = True, str(error) or repr(error)
-    took = f" in {state.ended - state.started:.2f} s" if state.processed else ""
-    print(f"Processed {state.processed} order{'s' * (state.processed != 1)}{took}")
+    """Read the command line and start the consumer."""
+    global processing_time
+    parser = argparse.ArgumentParser(description="Process orders from RabbitMQ.")
+    parser.add_argument("--processing-time", type=float, default=2, metavar="SECONDS")
+    parser.add_argument("--count", type=int, default=math.inf, metavar="ORDERS")
+    options = parser.parse_args()
+    if not 0 <= options.processing_time < 1e6 or options.count < 1:
+        parser.error("SECONDS must be at least 0, and ORDERS at least 1")
+    processing_time = options.processing_time
+    if isinstance(sys.stdout, io.TextIOWrapper):  # It is None if it was closed.
+        # Print letters that the terminal does not have as \u escapes.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    consumer = Consumer(options.count)
+    signal.signal(signal.SIGINT, consumer.stop)
+    signal.signal(signal.SIGTERM, consumer.stop)
+    consumer.run()
 
 
 if __name__ == "__main__":

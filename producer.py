@@ -1,190 +1,377 @@
+# Tells "uv run producer.py" and "pipx run producer.py" what to install (PEP 723).
 # /// script
 # requires-python = ">=3.8"
 # dependencies = ["pika>=1.3,<2"]
 # ///
-"""Publish orders to RabbitMQ's queue "orders": python3 producer.py [FILE]
+"""Publish orders to RabbitMQ's queue "orders".
 
-FILE: JSON Lines, "-" is standard input; none: five sample orders. AMQP_URL: where RabbitMQ is."""
+    python3 producer.py         five sample orders
+    python3 producer.py FILE    the orders in a file, one JSON object a line
+    python3 producer.py -       the same from standard input
+
+The environment variable AMQP_URL says where RabbitMQ is. More is in README.md.
+"""
+
+from __future__ import annotations
 
 import argparse
-import contextlib
+import io
 import json
 import logging
 import os
-import re
 import signal
 import sys
+import threading
 import time
+import warnings
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Dict, List, TextIO, Tuple
+from typing import Any, BinaryIO, TextIO
+from urllib.parse import urlsplit
 
 try:
-    import pika  # type: ignore[import-untyped, unused-ignore]
+    import pika
 except ImportError:
-    sys.exit("pika is missing: python3 -m pip install pika (or: apt install python3-pika)")
-logging.getLogger("pika").addHandler(logging.NullHandler())  # connect() tells what matters of it
-pika.connection.Parameters.DEFAULT_BLOCKED_CONNECTION_TIMEOUT = 25  # seconds an alarm may last
+    sys.exit("pika is missing: python3 -m pip install pika (apt: python3-pika)")
 
-QUEUE, DEAD_LETTER_QUEUE = "orders", "orders.dead"  # from here to connect(): the same in both scripts
-QUEUES: Dict[str, Dict[str, Any]] = {  # quorum: what is confirmed is on disk, on most of the nodes
-    # Without a limit of its own, RabbitMQ 4 drops what was looked at and put back 20 times.
-    DEAD_LETTER_QUEUE: {"x-queue-type": "quorum", "x-delivery-limit": 2_000_000_000},
-    QUEUE: {"x-queue-type": "quorum", "x-delivery-limit": 19,  # dead when given back the 20th time
-            "x-dead-letter-exchange": "", "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
-            "x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"},
+# This script reports errors itself. Without a handler, pika's log would be shown, too.
+logging.getLogger("pika").addHandler(logging.NullHandler())
+# pika 1.5 warns of a change in 2.0, which the requirement above excludes.
+warnings.filterwarnings("ignore", "BlockingConnection is deprecated")
+
+# producer.py and consumer.py do not import each other, since they will run in different
+# places. What both must agree on is the same in both, from here to connect().
+
+QUEUE = "orders"
+DEAD_LETTER_QUEUE = "orders.dead"  # keeps the messages that cannot be processed
+QUEUES = {
+    QUEUE: {
+        # Keep each message on disk; in a cluster of several nodes, on most of them.
+        "x-queue-type": "quorum",
+        # Move rejected messages to the dead-letter queue, by the default exchange "".
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
+        # Remove them here only when they are there. (This requires the next line: if
+        # the queue is ever given a maximum length, refuse messages, do not drop any.)
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+        # Treat a message like a rejected one when it was delivered again 19 times in
+        # vain, because its consumers crashed.
+        "x-delivery-limit": 19,
+    },
+    DEAD_LETTER_QUEUE: {
+        "x-queue-type": "quorum",
+        # No limit, in effect. By default RabbitMQ deletes what was looked at 20 times.
+        "x-delivery-limit": 2_000_000_000,
+    },
 }
-HOPELESS = {  # patterns of errors that waiting does not mend, and what does
-    "ACCESS_REFUSED": "Check the user, the password and the permissions (AMQP_URL).",
-    "NOT_ALLOWED(?!.*limit)": "Check the vhost (AMQP_URL), or add it: rabbitmqctl add_vhost NAME",
-    "arg '": "This removes the queue, and all in it: rabbitmqctl -p {vhost} delete_queue {queue}",
-    "CERTIFICATE_VERIFY_FAILED": "Name the authority that you trust: SSL_CERT_FILE=ca.pem",
-    "Blocked connection": "Free memory or disk where RabbitMQ runs, then publish the rest.",
+
+# Errors that trying again does not cure: a part of their text, and advice.
+PERMANENT_ERRORS = {
+    "ACCESS_REFUSED": "Check the user, the password and the permissions.",
+    "NOT_ALLOWED": "Check the vhost. To add one: rabbitmqctl add_vhost NAME",
+    # The queue exists, with other arguments than in QUEUES.
+    "inequivalent arg": "To delete the old queue: rabbitmqctl delete_queue NAME",
+    "larger than": "The limit is max_message_size in rabbitmq.conf.",
+    # RabbitMQ had an alarm for longer than blocked_connection_timeout in AMQP_URL.
+    "Blocked connection": "Free memory or disk space where RabbitMQ runs.",
+    "CERTIFICATE_VERIFY_FAILED": "To trust the authority: SSL_CERT_FILE=ca.pem",
 }
 
 
-def say(text: str, file: TextIO = sys.stdout) -> None:
-    """Print the time and one line: at most 500 characters, and escapes for those that steer a terminal."""
-    text = text.encode(code := getattr(file, "encoding", "ascii"), "backslashreplace").decode(code)
-    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def say(text: str, stream: TextIO = sys.stdout) -> None:
+    """Print the time and a text, but not more than 500 characters of it."""
     try:
-        print(time.strftime("%H:%M:%S"), safe[:500], file=file, flush=True)
-    except OSError as error:  # the disk is full, or "| head" has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())  # or Python tries again at exit
-        sys.exit(f"Cannot write: {error}")
+        print(time.strftime("%H:%M:%S"), text[:500], file=stream, flush=True)
+    except OSError as error:  # the disk is full, or the other end of a pipe is closed
+        try:
+            print(f"Cannot write: {error}", file=sys.stderr, flush=True)
+        finally:
+            os._exit(1)  # at once: sys.exit() would try to write the rest
 
 
-def parse_order(body: bytes) -> Dict[str, Any]:
-    """Return the order in a body, one JSON object (RFC 8259) in UTF-8; ValueError says why not."""
-    try:  # Decimal leaves amounts as they are written; int refuses NaN and Infinity
-        order = json.loads(body.decode("utf-8-sig"), parse_float=Decimal, parse_constant=int)
-    except (ValueError, ArithmeticError, RecursionError) as error:
-        raise ValueError(f"not JSON in UTF-8: {error}".replace("line 1 ", "")) from None
+def parse_order(body: bytes) -> dict[str, Any]:
+    """Return the order in a message. Raise ValueError if there is no valid order."""
+    try:
+        document = body.decode("utf-8-sig")  # with or without a byte order mark
+        order = json.loads(document, parse_float=Decimal)
+    except Exception as error:  # ValueError; others for 1e9999999999999999999, [[[[...
+        raise ValueError(f"not JSON in UTF-8: {error}") from None
     if not isinstance(order, dict):
         raise ValueError("not a JSON object")
     for field in ("order_id", "customer", "status"):
         text = order.get(field)
-        if not isinstance(text, str) or not text.strip() or re.search("[\ud800-\udfff]", text):
-            raise ValueError(f"{field} must be a string of Unicode that is not blank")
-    if type(order.get("amount")) not in (int, Decimal) or not 0 < order["amount"] <= sys.float_info.max:
-        raise ValueError("amount must be a number, finite and greater than 0")
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"{field} must be a string that is not blank")
+    if not order["order_id"].isprintable():
+        raise ValueError("order_id must be printable")
+    amount: Any = order.get("amount")
+    is_number = isinstance(amount, (int, Decimal)) and not isinstance(amount, bool)
+    if not is_number or amount <= 0:
+        raise ValueError("amount must be a number greater than 0")
     return order
 
 
-def parse_urls(urls: str) -> List[pika.URLParameters]:
-    """Return the nodes that AMQP_URL names; exits with 2, the password hidden, if it is wrong."""
-    nodes = []
-    for url in re.split(r",\s*(?=\w+://)", urls or "amqp://guest:guest@localhost:5672/%2F"):
+def parse_url(url: str) -> pika.URLParameters:
+    """Return the connection parameters in an AMQP URL. Exit with 2 if it is invalid."""
+    try:
+        parts = urlsplit(url.encode().decode())  # an error if it was not UTF-8
+        behind_the_host = parts.path + parts.query + parts.fragment
+        # In amqp://me:my/secret@host, the "/" would end the host. Write it as %2F.
+        if parts.scheme in ("amqp", "amqps") and "@" not in behind_the_host:
+            return pika.URLParameters(url)
+    except Exception:  # do not print its text: the password could be in it
+        pass
+    say("AMQP_URL must look like amqp://USER:PASSWORD@HOST:5672/VHOST", sys.stderr)
+    sys.exit(2)
+
+
+# One URL, or several for the nodes of a cluster, separated by commas.
+AMQP_URL = os.environ.get("AMQP_URL") or "amqp://guest:guest@localhost:5672"
+NODES = [parse_url(url.strip()) for url in AMQP_URL.split(",")]
+ADDRESS = ", ".join(f"{n.credentials.username}@{n.host}:{n.port}" for n in NODES)
+
+
+def describe_or_exit(error: Exception) -> str:
+    """Return a text for an error. Exit with 1 if it is a permanent error."""
+    text = str(error) or repr(error)
+    for part, advice in PERMANENT_ERRORS.items():
+        # "NOT_ALLOWED" with a connection limit is not permanent.
+        if part in text and "connection limit" not in text:
+            sys.exit(f"RabbitMQ at {ADDRESS}: {text}\n{advice}")
+    return f"RabbitMQ at {ADDRESS}: {text}"
+
+
+def connect() -> Any:
+    """Connect and declare the queues. Raise AMQPError if that fails."""
+    try:
+        connection = pika.BlockingConnection(NODES)  # the first that answers
+    except Exception as error:  # AMQPError, OSError and others: make them one
+        raise pika.exceptions.AMQPConnectionError(str(error) or repr(error)) from None
+    for queue, arguments in QUEUES.items():
+        channel = connection.channel()  # a new one, since an error closes a channel
         try:
-            nodes.append(pika.URLParameters(re.findall("^amqps?://[^/?#]*(?:[/?#][^@]*)?$", url)[0]))
-        except Exception as error:  # the query after the ? can raise about anything
-            known = re.match(r"Unknown|Invalid|Expected|\[Errno", str(error))
-            problem = error if known else "must look like amqp://USER:PASSWORD@HOST:5672/VHOST"
-            secret = r":(?!//)(?!\d*([/?][^@]*)?$).*?(?=@[^@]*$|$)"  # what is no port, up to the last @
-            say(f"AMQP_URL {re.sub(secret, ':***', url, count=1).partition('?')[0]}: {problem}", sys.stderr)
-            sys.exit(2)
-    return nodes
+            channel.queue_declare(queue, durable=True, arguments=arguments)
+        except pika.exceptions.ChannelClosedByBroker as error:
+            # This user may not declare queues? Then an administrator has done it.
+            if "ACCESS_REFUSED" not in error.reply_text:
+                connection.close()
+                raise
+    return connection
 
 
-def connect(nodes: List[pika.URLParameters], patience: float, trouble: str = "", channel: Any = None) -> Any:
-    """Return a channel, the queues declared; exits with 1 after `patience` seconds, or if hopeless."""
-    where = ", ".join(f"{node.host}:{node.port}" for node in nodes)
-    user, vhost = nodes[-1].credentials.username, nodes[-1].virtual_host
-    deadline, waiting, queue = time.monotonic() + patience, False, ""
-    while True:
-        advice = [text for sign, text in HOPELESS.items() if re.search(sign, trouble)]
-        if advice or time.monotonic() > deadline:
-            hint = "".join(advice or ["Is it up, and is AMQP_URL right?"]).format(queue=queue, vhost=vhost)
-            sys.exit(f"RabbitMQ at {where}, user {user}, vhost {vhost}: {trouble}\n{hint}")
-        if trouble and not waiting:
-            say(f"No connection to RabbitMQ at {where}, trying again every second: {trouble}", sys.stderr)
-            waiting = True
-        time.sleep(1 if waiting else 0)
-        with contextlib.suppress(Exception):
-            channel.connection.close()  # where only the channel was lost
-        try:
-            channel = pika.BlockingConnection(nodes).channel()
-            for queue, arguments in QUEUES.items():
-                channel.queue_declare(queue, durable=True, arguments=arguments)
-            if waiting:
-                say(f"Connected to RabbitMQ at {where}", sys.stderr)
-            return channel
-        except Exception as error:  # pika lets OSError and errors of no family through
-            trouble = str(getattr(next(iter(error.args), error), "exception", error)) or repr(error)
+# Here begins what only the producer does.
+
+PATIENCE = 30  # seconds without a newly stored order until the producer gives up
+CALM = 2  # seconds without a new error until the trouble is called over
+MAX_UNCONFIRMED = 1000  # orders that may wait for their confirmation
+REFUSED = "it refuses orders: the queue is full, or most nodes of its cluster are down"
+SAMPLES = """\
+{"order_id": "ORD-001", "customer": "Иван Иванов", "amount": 5000, "status": "pending"}
+{"order_id": "ORD-002", "customer": "Анна Ким", "amount": 1249.50, "status": "pending"}
+{"order_id": "ORD-003", "customer": "John Smith", "amount": 320, "status": "pending"}
+{"order_id": "ORD-004", "customer": "Пётр Орлов", "amount": 7800, "status": "pending"}
+{"order_id": "ORD-005", "customer": "Emma Brown", "amount": 150, "status": "pending"}
+"""
 
 
-SAMPLES = [{"order_id": f"ORD-00{n}", "customer": customer, "amount": amount, "status": "pending"}
-           for n, customer, amount in [(1, "Иван Иванов", 5000), (2, "Мария Петрова", 1249.5),
-                                       (3, "John Smith", 320), (4, "Ольга Ким", 7800), (5, "Emma Brown", 150)]]
+@dataclass
+class Order:
+    """An order, and what has become of it."""
+
+    order_id: str
+    body: bytes
+    times_sent: int = 0  # not counting when RabbitMQ refused it
+    stored: bool = False  # RabbitMQ has confirmed it
+
+    def properties(self) -> pika.BasicProperties:
+        """Return what is sent along with the body."""
+        return pika.BasicProperties(
+            content_type="application/json",
+            delivery_mode=2,  # persistent: on disk
+            message_id=self.order_id[:60],  # 240 bytes at most; 255 are allowed
+            timestamp=int(time.time()),
+        )
 
 
-def read_orders(name: str) -> List[Tuple[str, bytes]]:
-    """Return (message_id, body) of each line of a file; ValueError says which holds no order, and why."""
+def open_input(file_name: str | None) -> BinaryIO:
+    """Return the lines of a file, of standard input ("-") or of the samples (None)."""
+    if file_name is None:
+        return io.BytesIO(SAMPLES.encode())
+    return open(0 if file_name == "-" else file_name, "rb")  # 0 is standard input
+
+
+def read_orders(lines: BinaryIO, file_name: str | None) -> list[Order]:
+    """Return the orders in the lines. Raise ValueError at the first invalid line."""
     orders = []
-    with open(0 if name == "-" else name, "rb") as lines:
-        for number, line in ((number, line) for number, line in enumerate(lines, 1) if line.strip()):
+    for number, line in enumerate(lines, start=1):
+        body = line.strip()
+        if body:
             try:
-                message_id = parse_order(line.strip())["order_id"].encode()[:255].decode(errors="ignore")
+                order = parse_order(body)
             except ValueError as error:
-                raise ValueError(f"{name}:{number}: {error}") from None
-            text = re.sub(r"(\\u[0-9a-fA-F]{4})+|\\.", lambda escape: json.dumps(  # \u0418 becomes И
-                json.loads(f'"{escape[0]}"'), ensure_ascii=False)[1:-1], line.decode("utf-8-sig").strip())
-            orders.append((message_id, text.encode("utf-8", "backslashreplace")))
+                raise ValueError(f"{file_name}:{number}: {error}") from None
+            orders.append(Order(order["order_id"], body))
     return orders
 
 
-def publish(orders: List[Tuple[str, bytes]], nodes: List[pika.URLParameters], channel: Any = None) -> None:
-    """Publish the orders, 1,000 at a time, and say how many are stored, however it ends."""
-    stored, started, trouble = 0, 0.0, ""
-    properties = pika.BasicProperties("application/json", delivery_mode=2, timestamp=int(time.time()))
+class Publisher:
+    """Publishes orders until RabbitMQ has stored all of them."""
 
-    def confirm(frame: Any) -> None:
-        if isinstance(frame.method, pika.spec.Basic.Nack):
-            sys.exit(f"RabbitMQ refuses orders: the queue {QUEUE} is full")
-        tag = frame.method.delivery_tag
-        unconfirmed.difference_update({t for t in unconfirmed if t <= tag} if frame.method.multiple else {tag})
-    try:
-        while stored < len(orders):
-            batch = orders[stored:stored + 1000]
+    def __init__(self, orders: list[Order]) -> None:
+        self.orders = orders
+        self.stored_count = 0
+        self.unconfirmed: dict[int, Order] = {}  # the published orders by delivery tag
+        self.refusal = ""  # why RabbitMQ did not accept an order
+        self.trouble = ""  # the last error, until it is over
+        self.trouble_time = 0.0  # when it happened
+        self.start_time = 0.0  # when it began to publish
+        self.last_time = time.monotonic()  # when the last order was stored
+
+    def run(self) -> None:
+        """Connect and publish. If that fails, go on with the remaining orders."""
+        threading.Thread(target=self.give_up_in_time, daemon=True).start()
+        while self.stored_count < len(self.orders):
             try:
-                if not channel:
-                    channel, first, started = connect(nodes, 30, trouble), stored, started or time.monotonic()
-                    channel._impl.confirm_delivery(confirm)  # BlockingChannel itself would wait for each
-                    channel._impl.add_on_return_callback(lambda *_: sys.exit(f"The queue {QUEUE} was deleted"))
-                    channel.connection._impl.add_on_connection_blocked_callback(
-                        lambda _, frame: say(f"RabbitMQ holds orders up: {frame.method.reason}", sys.stderr))
-                unconfirmed = set(range(stored - first + 1, stored - first + len(batch) + 1))
-                for properties.message_id, body in batch:
-                    channel._impl.basic_publish("", QUEUE, body, properties, mandatory=True)
-                channel._flush_output(lambda tags=unconfirmed: not tags)  # returns once it is true
-                stored += len(batch)
-                for _, body in batch if len(orders) <= 20 else []:
-                    say(f"Sent {body.decode()}")
-                if len(orders) > 20 and os.isatty(2):
-                    print(f"{stored} of {len(orders)} orders stored", end="\r", file=sys.stderr)
-            except pika.exceptions.AMQPConnectionError as error:
-                say(f"{batch[0][0]} to {batch[-1][0]} may come twice", sys.stderr)
-                channel, trouble = None, str(error) or repr(error)
-        say(f"{stored} order{'s' * (stored != 1)} stored in {time.monotonic() - started if started else 0:.3f} s")
-        with contextlib.suppress(Exception):  # all is said and stored
-            channel.connection.close()
-    finally:
-        if started and stored < len(orders):
-            say(f"{stored} of {len(orders)} orders stored for sure, the rest may or may not be", sys.stderr)
+                self.publish(connect())
+            except pika.exceptions.AMQPError as error:
+                self.tell(describe_or_exit(error))
+                time.sleep(1)
+
+    def give_up_in_time(self) -> None:
+        """Exit with 1 if no order gets stored; in a thread, since pika may hang."""
+        while time.monotonic() < self.last_time + PATIENCE:
+            time.sleep(0.1)
+        all_stored = self.stored_count == len(self.orders)  # it hangs at the end
+        if not all_stored:
+            reason = self.trouble or f"RabbitMQ at {ADDRESS} does not answer"
+            say(f"Giving up after {PATIENCE} s. {reason}", sys.stderr)
+        self.report()
+        os._exit(0 if all_stored else 1)
+
+    def publish(self, connection: Any) -> None:
+        """Publish the orders that are not stored yet, and wait for the confirmations.
+
+        With pika's public methods one has to wait for the confirmation of each order
+        before the next one, which takes 15 times as long. So this method (and no other)
+        uses pika's internal objects, `_impl`. They call the on_... methods below, while
+        `_flush_output` sends and receives until its condition is true.
+        """
+        channel = connection.channel()
+        connection._impl.add_on_connection_blocked_callback(self.on_blocked)
+        channel._impl.add_on_return_callback(self.on_return)
+        channel._impl.confirm_delivery(self.on_confirm)
+        self.refusal = ""
+        self.unconfirmed.clear()
+        self.start_time = self.start_time or time.monotonic()
+        remaining = [order for order in self.orders if not order.stored]
+        # If the connection breaks, what is unconfirmed is sent again. So begin with few
+        # orders at a time, and double that as long as all goes well.
+        limit = 10
+        # A delivery tag is the number of a message in its channel: 1, 2, 3 ...
+        # The last argument, "mandatory", gets an order back if there is no queue.
+        for tag, order in enumerate(remaining, start=1):
+            channel._impl.basic_publish("", QUEUE, order.body, order.properties(), True)
+            order.times_sent += 1
+            self.unconfirmed[tag] = order
+            if len(self.unconfirmed) == limit:
+                channel._flush_output(lambda: not self.unconfirmed)
+                limit = min(2 * limit, MAX_UNCONFIRMED)
+            if self.refusal:
+                break
+        channel._flush_output(lambda: not self.unconfirmed)
+        connection.close()
+        if self.refusal:
+            raise pika.exceptions.AMQPError(self.refusal)
+
+    def on_confirm(self, frame: Any) -> None:
+        """Note that RabbitMQ has stored (ack) or refused (nack) an order."""
+        tags = [frame.method.delivery_tag]
+        if frame.method.multiple:  # this one and all before it
+            tags = [tag for tag in self.unconfirmed if tag <= frame.method.delivery_tag]
+        for tag in tags:
+            order = self.unconfirmed.pop(tag, None)
+            if order and isinstance(frame.method, pika.spec.Basic.Ack):
+                self.on_stored(order)
+            elif order:
+                order.times_sent -= 1
+                self.refusal = REFUSED
+
+    def on_return(self, *_: Any) -> None:
+        """Note that an order came back since there is no queue.
+
+        RabbitMQ confirms it nevertheless. In order not to count it as stored, forget
+        all that is unconfirmed; it will be sent again.
+        """
+        self.refusal = f"there is no queue {QUEUE}"
+        self.unconfirmed.clear()
+
+    def on_stored(self, order: Order) -> None:
+        """Count a stored order, and show it."""
+        order.stored = True
+        self.stored_count += 1
+        self.last_time = time.monotonic()
+        if self.trouble and self.last_time > self.trouble_time + CALM:
+            say("RabbitMQ stores orders again", sys.stderr)
+            self.trouble = ""
+        if len(self.orders) <= 20:
+            say(f"Stored {order.order_id}")
+        elif self.stored_count % 1000 == 0 and os.isatty(2):
+            print(f"{self.stored_count} orders stored", end="\r", file=sys.stderr)
+
+    def on_blocked(self, _: Any, frame: Any) -> None:
+        """Note that RabbitMQ accepts no orders as it is low on memory or disk space."""
+        self.tell(f"RabbitMQ at {ADDRESS} holds orders up: {frame.method.reason}")
+
+    def tell(self, trouble: str) -> None:
+        """Tell the user what is wrong, but once and not every second."""
+        if not self.trouble:
+            say(f"{trouble}; trying again for {PATIENCE} s", sys.stderr)
+        self.trouble = trouble
+        self.trouble_time = time.monotonic()
+
+    def report(self) -> None:
+        """Say how many orders are stored, and what is not certain."""
+        total = len(self.orders)
+        sent = sum(order.times_sent > 0 for order in self.orders)
+        repeated = sum(order.times_sent > 1 for order in self.orders)
+        if self.stored_count == total:
+            seconds = self.last_time - self.start_time if total else 0
+            say(f"{total} of {total} orders stored in {seconds:.3f} s")
+        elif self.start_time:
+            maybe = sent - self.stored_count
+            certain = f"{self.stored_count} of {total} orders stored for sure"
+            say(f"{certain}, {maybe} more may be", sys.stderr)
+        if repeated:
+            say(f"{repeated} orders may be stored twice", sys.stderr)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("FILE", nargs="?")
-    name, nodes = parser.parse_args().FILE, parse_urls(os.environ.get("AMQP_URL", ""))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as honest as Ctrl-C
+    """Read the orders and publish them."""
+    parser = argparse.ArgumentParser(description="Publish orders to RabbitMQ.")
+    parser.add_argument("FILE", nargs="?", help="an order a line; -: standard input")
+    file_name = parser.parse_args().FILE
+    # Raise KeyboardInterrupt for Ctrl-C and SIGTERM. (For Ctrl-C that is the default,
+    # but not in the background of a shell script.)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # It is None if it was closed.
+        # Print letters that the terminal does not have as \u escapes.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        samples = [(str(o["order_id"]), json.dumps(o, ensure_ascii=False).encode()) for o in SAMPLES]
-        publish(read_orders(name) if name is not None else samples, nodes)
+        with open_input(file_name) as lines:
+            orders = read_orders(lines, file_name)
     except (OSError, ValueError) as error:
         parser.exit(2, f"{error}\n")
-    except (pika.exceptions.AMQPError, KeyboardInterrupt) as error:
-        sys.exit(f"RabbitMQ: {error}" if isinstance(error, Exception) else 130)
+    publisher = Publisher(orders)
+    try:
+        publisher.run()
+    finally:
+        publisher.report()
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)  # what shells expect after Ctrl-C
