@@ -8,11 +8,14 @@ from typing import Any, Iterator
 
 import pika
 import pytest
-from support import Broker
+
+from rig.broker import Broker
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Put every temporary file into one folder, and clean up after SIGTERM and SIGHUP as after Ctrl-C."""
+    """Put every temporary file into one folder, and clean up after SIGTERM and SIGHUP
+    as after Ctrl-C.
+    """
     folder = tempfile.TemporaryDirectory(prefix="orders-tests-")
     config.option.basetemp = Path(folder.name) / "pytest"
     config.add_cleanup(folder.cleanup)

@@ -1,13 +1,17 @@
-"""docker-compose.yml: what it says, and, where a Docker engine and the image are at hand, what it does."""
+"""docker-compose.yml: what it says and, where Docker has the image, what it does."""
 
 import os
+import re
 import shutil
 import subprocess
-from typing import Any, Dict, Iterator, List
+import urllib.request
+from typing import Any, Dict, Iterator
 
 import pytest
 import yaml
-from support import CONSUMER, PRODUCER, ROOT, Script, free_ports
+
+from rig.broker import free_ports
+from rig.scripts import CONSUMER, PRODUCER, ROOT, Script
 
 IMAGE = "rabbitmq:4-management"
 FILE = ROOT / "docker-compose.yml"
@@ -26,7 +30,7 @@ def test_image_has_the_management_page(service: Dict[str, Any]) -> None:
 
 
 def test_orders_outlive_the_container(service: Dict[str, Any]) -> None:
-    """RabbitMQ names its folder after the host: the volume is of use only while the name stays."""
+    """RabbitMQ names its folder after the host: without a fixed name it is lost."""
     assert service["hostname"]
     name, _, target = service["volumes"][0].partition(":")
     assert target == "/var/lib/rabbitmq"
@@ -40,9 +44,16 @@ def test_published_on_this_machine_only(service: Dict[str, Any]) -> None:
     ]
 
 
-def test_comes_back_by_itself_and_tells_when_it_is_ready(service: Dict[str, Any]) -> None:
+def test_comes_back_by_itself_and_tells_when_it_is_ready(
+    service: Dict[str, Any],
+) -> None:
     assert service["restart"] == "unless-stopped"
-    assert service["healthcheck"]["test"] == ["CMD", "rabbitmq-diagnostics", "-q", "check_port_connectivity"]
+    assert service["healthcheck"]["test"] == [
+        "CMD",
+        "rabbitmq-diagnostics",
+        "-q",
+        "check_port_connectivity",
+    ]
 
 
 def test_has_no_obsolete_version_key() -> None:
@@ -51,20 +62,32 @@ def test_has_no_obsolete_version_key() -> None:
 
 def quietly(*command: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run a command in the checkout, its output kept."""
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
 
 
 @pytest.fixture
 def compose() -> Iterator[Any]:
-    """docker-compose as a function, for a project and ports of the test's own; removed at the end."""
-    if not shutil.which("docker") or quietly("docker", "image", "inspect", IMAGE).returncode:
+    """Return docker-compose as a function, for a project of the test's own."""
+    inspect = ("docker", "image", "inspect", IMAGE)
+    if not shutil.which("docker") or quietly(*inspect).returncode:
         pytest.skip(f"no Docker engine that has the image {IMAGE}")
-    command = ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
+    command = ["docker", "compose"]
+    if shutil.which("docker-compose"):
+        command = ["docker-compose"]
     port, ui_port = map(str, free_ports(2))
 
     def run(*arguments: str) -> str:
-        done = quietly(*command, "--project-name", f"orders-test-{port}", *arguments,
-                       RABBITMQ_PORT=port, RABBITMQ_UI_PORT=ui_port)  # fmt: skip
+        done = quietly(
+            *(*command, "--project-name", f"orders-test-{port}", *arguments),
+            RABBITMQ_PORT=port,
+            RABBITMQ_UI_PORT=ui_port,
+        )
         assert done.returncode == 0, done
         return done.stdout
 
@@ -77,11 +100,12 @@ def compose() -> Iterator[Any]:
 
 
 def test_five_orders_outlive_down_up_and_kill(compose: Any) -> None:
-    def script(*arguments: object) -> List[str]:
+    def script(*arguments: object) -> str:
         with Script(*arguments, url=compose.url) as process:
             assert process.wait() == 0, process
-        assert process.err == ""  # ready when `up --wait` returned: nothing had to be waited for
-        return process.lines["stdout"]
+        # Ready when `up --wait` returned: nothing had to be waited for.
+        assert process.err == ""
+        return process.out
 
     compose("up", "-d", "--wait")
     script(PRODUCER)
@@ -90,7 +114,8 @@ def test_five_orders_outlive_down_up_and_kill(compose: Any) -> None:
     compose("kill", "--signal", "SIGKILL")
     compose("up", "-d", "--wait")
     out = script(CONSUMER, "--count", 5, "--processing-time", 0)
-    assert [line.split()[2] for line in out[:-1:2]] == [f"ORD-00{n}:" for n in range(1, 6)]
-    page = quietly("python3", "-c", "import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read())",
-                   f"http://127.0.0.1:{compose.ui_port}/")  # fmt: skip
-    assert "RabbitMQ Management" in page.stdout
+    received = re.findall(r"Received (.*?): ", out)
+    assert received == [f"ORD-00{number}" for number in range(1, 6)]
+    url = f"http://127.0.0.1:{compose.ui_port}/"
+    with urllib.request.urlopen(url) as page:
+        assert b"RabbitMQ Management" in page.read()

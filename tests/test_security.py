@@ -1,4 +1,6 @@
-"""Secrets stay secret, a stranger's certificate is refused, and no message steers a terminal."""
+"""Secrets stay secret, a stranger's certificate is refused, and no message steers a
+terminal.
+"""
 
 import json
 import unicodedata
@@ -9,12 +11,16 @@ import pika
 import psutil  # type: ignore[import-untyped, unused-ignore]
 import pytest
 import trustme
-from faults import an_order, declared, write_orders
-from support import CONSUMER, PRODUCER, Broker, Script, consumer, free_ports, producer, wait_until
+
+from rig.broker import Broker, free_ports, wait_until
+from rig.orders import an_order, declared, write_orders
+from rig.scripts import CONSUMER, PRODUCER, Script, consumer, producer
 
 SECRET = "s3cret+p4ss/w0rd"
 ENCODED = "s3cret%2Bp4ss%2Fw0rd"
-BOTH = pytest.mark.parametrize("script", [PRODUCER, CONSUMER], ids=["producer", "consumer"])
+BOTH = pytest.mark.parametrize(
+    "script", [PRODUCER, CONSUMER], ids=["producer", "consumer"]
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +45,16 @@ def guarded(
 
 
 class GuardedBroker(Broker):
-    """A node that shows a certificate for "localhost", and lets in one user with a password."""
+    """A node that shows a certificate for "localhost", and lets in one user with a
+    password.
+    """
 
     def __init__(self, folder: Path, ca: trustme.CA, trusted: Path) -> None:
         self.tls_port, self.trusted = free_ports(1)[0], trusted
         certificate = ca.issue_cert("localhost")
-        certificate.private_key_and_cert_chain_pem.write_to_path(str(folder / "server.pem"))
+        certificate.private_key_and_cert_chain_pem.write_to_path(
+            str(folder / "server.pem")
+        )
         settings = {
             "default_user": "shop",
             "default_pass": SECRET,
@@ -53,7 +63,9 @@ class GuardedBroker(Broker):
             "ssl_options.certfile": folder / "server.pem",
             "ssl_options.keyfile": folder / "server.pem",
         }
-        super().__init__(folder, "".join(f"{key} = {value}\n" for key, value in settings.items()))
+        super().__init__(
+            folder, "".join(f"{key} = {value}\n" for key, value in settings.items())
+        )
 
     def secure_url(self, host: str = "localhost") -> str:
         return f"amqps://shop:{ENCODED}@{host}:{self.tls_port}/%2F"
@@ -61,7 +73,10 @@ class GuardedBroker(Broker):
 
 def arguments(script: Path) -> List[Any]:
     """Return what lets the script end by itself once it works."""
-    return [script, *(["--processing-time", 0, "--count", 5] if script == CONSUMER else [])]
+    return [
+        script,
+        *(["--processing-time", 0, "--count", 5] if script == CONSUMER else []),
+    ]
 
 
 def assert_no_secret(script: Script) -> None:
@@ -76,8 +91,10 @@ def test_password_is_in_no_output_and_no_argument(guarded: GuardedBroker) -> Non
     with Script(CONSUMER, "--processing-time", 600, url=url) as worker:
         worker.wait_for("Received")
         assert "s3cret" not in " ".join(psutil.Process(worker.process.pid).cmdline())
-    with Script(CONSUMER, url=f"amqp://shop:{ENCODED}@127.0.0.1:{free_ports(1)[0]}/%2F") as waiting:
-        waiting.wait_for("No connection", "stderr")
+    with Script(
+        CONSUMER, url=f"amqp://shop:{ENCODED}@127.0.0.1:{free_ports(1)[0]}/%2F"
+    ) as waiting:
+        waiting.wait_for("trying again", "stderr")
     for script in (publisher, worker, waiting):
         assert_no_secret(script)
 
@@ -86,14 +103,18 @@ def test_password_is_in_no_output_and_no_argument(guarded: GuardedBroker) -> Non
 @pytest.mark.parametrize(
     ("url", "status", "says"),
     [
-        ("amqp://shop:wrong-{secret}@127.0.0.1:{port}/%2F", 1, "Check the user, the password"),
+        (
+            "amqp://shop:wrong-{secret}@127.0.0.1:{port}/%2F",
+            1,
+            "Check the user, the password",
+        ),
         ("amqp://shop:{secret}@127.0.0.1:{port}/nowhere", 1, "Check the vhost"),
-        ("amqp://shop:{secret}@127.0.0.1:{port}/%2F?heartbeat=often", 2, "heartbeat"),
+        ("amqp://shop:{secret}@127.0.0.1:{port}/%2F?heartbeat=often", 2, "look like"),
         ("amqp://shop:{secret}@127.0.0.1:port/%2F", 2, "must look like"),
         ("http://shop:{secret}@127.0.0.1:{port}/%2F", 2, "must look like"),
         ("shop:{secret}@127.0.0.1:{port}/%2F", 2, "must look like"),
         ("amqp:/shop:{secret}@127.0.0.1", 2, "must look like"),
-        ("amqp://shop:[{secret}@127.0.0.1/%2F", 2, "must look like|Invalid"),
+        ("amqp://shop:[{secret}@127.0.0.1/%2F", 2, "must look like"),
         ("amqp://shop:s3cret/p4ss@w0rd@127.0.0.1:{port}/%2F", 2, "must look like"),
         ("amqp://localhost,http://shop:{secret}@127.0.0.1", 2, "must look like"),
     ],
@@ -101,7 +122,9 @@ def test_password_is_in_no_output_and_no_argument(guarded: GuardedBroker) -> Non
 def test_password_is_not_told_when_something_is_wrong(
     guarded: GuardedBroker, script: Path, url: str, status: int, says: str
 ) -> None:
-    with Script(*arguments(script), url=url.format(secret=ENCODED, port=guarded.port)) as run:
+    with Script(
+        *arguments(script), url=url.format(secret=ENCODED, port=guarded.port)
+    ) as run:
         run.wait_for(says, "stderr")
         assert run.wait() == status, run
     assert_no_secret(run)
@@ -113,13 +136,15 @@ def test_scripts_work_over_tls(guarded: GuardedBroker) -> None:
         assert publisher.wait() == 0, publisher
     with Script(*arguments(CONSUMER), url=url, SSL_CERT_FILE=trusted) as worker:
         assert worker.wait() == 0, worker
-    assert "5 orders stored" in publisher.out
-    assert "Processed 5 orders" in worker.out
+    assert "5 of 5 orders stored" in publisher.out
+    assert "(5 orders in " in worker.out
     assert publisher.err == worker.err == ""
 
 
 @BOTH
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"], ids=["of a stranger", "for another name"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "127.0.0.1"], ids=["of a stranger", "for another name"]
+)
 def test_certificate_that_does_not_verify_ends_the_script(
     guarded: GuardedBroker, tmp_path: Path, script: Path, host: str
 ) -> None:
@@ -127,10 +152,12 @@ def test_certificate_that_does_not_verify_ends_the_script(
     if host == "localhost":
         trusted = tmp_path / "other.pem"
         trustme.CA().cert_pem.write_to_path(str(trusted))
-    with Script(*arguments(script), url=guarded.secure_url(host), SSL_CERT_FILE=str(trusted)) as run:
+    with Script(
+        *arguments(script), url=guarded.secure_url(host), SSL_CERT_FILE=str(trusted)
+    ) as run:
         assert run.wait() == 1, run
     assert "CERTIFICATE_VERIFY_FAILED" in run.err
-    assert run.err.splitlines()[-1] == "Name the authority that you trust: SSL_CERT_FILE=ca.pem"
+    assert run.err.endswith("\nTo trust the authority: SSL_CERT_FILE=ca.pem")
     assert "Traceback" not in run.err
     assert run.out == ""
     assert_no_secret(run)
@@ -154,12 +181,18 @@ CRAFTED = [
 
 def assert_harmless(script: Script, lines: List[str]) -> None:
     for line in lines:
-        assert line.startswith("Processed ") or line[2] + line[5] == "::", script
-        assert not [c for c in line if unicodedata.category(c)[0] in "CZ" and c != " "], ascii(line)
-    assert not [line for line in lines if line.split(" ")[1:3] == ["Processed", "FORGED"]]
+        assert line[2] + line[5] == "::", script
+        assert not [
+            c for c in line if unicodedata.category(c)[0] in "CZ" and c != " "
+        ], ascii(line)
+    assert not [
+        line for line in lines if line.split(" ")[1:3] == ["Processed", "FORGED"]
+    ]
 
 
-def test_crafted_order_cannot_forge_a_line_nor_steer_the_terminal(broker: Broker, channel: Any) -> None:
+def test_crafted_order_cannot_forge_a_line_nor_steer_the_terminal(
+    broker: Broker, channel: Any
+) -> None:
     with consumer(broker, "--processing-time", 0) as worker:
         wait_until(lambda: declared(broker), "the queue")
         for text in CRAFTED:
@@ -167,21 +200,26 @@ def test_crafted_order_cannot_forge_a_line_nor_steer_the_terminal(broker: Broker
                 body = json.dumps({**an_order("A"), field: text})
                 channel.basic_publish("", "orders", body)
             properties = pika.BasicProperties(message_id=text)
-            channel.basic_publish("", "orders", f'{{"{text}": {text}'.encode(), properties)
+            channel.basic_publish(
+                "", "orders", f'{{"{text}": {text}'.encode(), properties
+            )
         channel.basic_publish("", "orders", json.dumps(an_order("LAST")))
         worker.wait_for("Processed LAST")
         worker.signal()
         assert worker.wait() == 0
     out, err = worker.lines["stdout"], worker.lines["stderr"]
-    assert len(out) == 2 * (3 * len(CRAFTED) + 1) + 1
-    assert len(err) == len(CRAFTED)
+    assert len(out) == 2 * (2 * len(CRAFTED) + 1) + 2  # Waiting and Stopped
+    assert len(err) == 2 * len(CRAFTED), "an order_id must be printable"
     assert_harmless(worker, out + err)
-    assert out[0].endswith(r"Received \x1b[2J\x1b[H: John Smith, 1249.5")
+    assert out[1].endswith(r"Received A: '\x1b[2J\x1b[H', 1249.5")
 
 
-def test_crafted_file_cannot_steer_the_producers_terminal(broker: Broker, tmp_path: Path) -> None:
-    path = write_orders(tmp_path / "orders", CRAFTED)
-    with producer(broker, path) as script:
-        assert script.wait() == 0, script
-    assert len(script.lines["stdout"]) == len(CRAFTED) + 1
-    assert_harmless(script, script.lines["stdout"])
+def test_crafted_file_cannot_steer_the_producers_terminal(
+    broker: Broker, tmp_path: Path
+) -> None:
+    for text in CRAFTED:
+        path = write_orders(tmp_path / "orders", [text])
+        with producer(broker, path) as script:
+            assert script.wait() == 2, script
+        assert script.out == ""
+        assert script.err == f"{path}:1: order_id must be printable"

@@ -1,0 +1,154 @@
+"""A RabbitMQ node of the tests' own, and how to wait for a condition."""
+
+import os
+import secrets
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Callable, List, Optional, TypeVar
+from urllib.parse import quote
+
+import pika
+import port_for
+from mirakuru.exceptions import ExecutorError
+from pytest_rabbitmq.factories.executor import RabbitMqExecutor
+
+LIMIT = 60.0  # seconds: far more than anything here takes on a slow machine
+
+Result = TypeVar("Result")
+
+
+def wait_until(
+    condition: Callable[[], Optional[Result]], what: str, limit: float = LIMIT
+) -> Result:
+    """Return the first true value of `condition`; AssertionError if none comes."""
+    deadline = time.monotonic() + limit
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"waited {limit:.0f} s in vain: {what}"
+        time.sleep(0.02)
+
+
+def server_program(name: str) -> str:
+    """Return the path of one of RabbitMQ's programs, not of Debian's wrapper."""
+    found = shutil.which(name, path="/usr/lib/rabbitmq/bin") or shutil.which(name)
+    if not found:
+        raise FileNotFoundError(
+            f"{name} is not installed: tests/run installs it, or says how"
+        )
+    return found
+
+
+def free_ports(count: int) -> List[int]:
+    """Return different free ports, none of which an outgoing connection may draw."""
+    ports: List[int] = []
+    while len(ports) < count:
+        ports.append(port_for.select_random(exclude_ports=ports))
+    return ports
+
+
+class Broker(RabbitMqExecutor):
+    """A RabbitMQ node of our own on 127.0.0.1, all of its files in `folder`.
+
+    `config` is the text of its rabbitmq.conf. start(), stop() and kill() may follow one
+    another in any order; what is in `folder` survives them. `port` is 0 until the first
+    start; who must know it earlier sets it, and then it stays.
+    """
+
+    def __init__(self, folder: Path, config: str = "", **environment: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "plugins").write_text("[].\n")
+        (folder / "rabbitmq.conf").write_text(config)
+        self.node_name = f"orders-{secrets.token_hex(4)}@localhost"
+        super().__init__(
+            server_program("rabbitmq-server"),
+            "127.0.0.1",
+            0,  # the ports: see _settle()
+            0,
+            server_program("rabbitmqctl"),
+            logpath=folder,
+            path=folder,
+            plugin_path=folder,
+            node_name=self.node_name,
+        )
+        self._folder = self._home = folder  # _home: where the node itself writes
+        self._cwd = str(folder)  # where a node that is killed may leave a dump
+        self._environment = {
+            "HOME": str(folder),  # for the Erlang cookie
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+            "RABBITMQ_CONF_ENV_FILE": os.devnull,
+            # So the start script becomes the broker: kill() hits it.
+            "RUNNING_UNDER_SYSTEMD": "true",
+            **environment,
+        }
+
+    def start(self) -> "Broker":
+        """Boot it; if the very first time fails, on other ports, in another folder."""
+        if self._home == self._folder:  # it has never been started
+            wanted = self.port
+            self._settle("first", wanted)
+            try:
+                return self._boot()
+            except RuntimeError as error:
+                print(error, file=sys.stderr)
+                self._settle("second", wanted)
+        return self._boot()
+
+    def _settle(self, name: str, wanted: int) -> None:
+        """Choose the ports and the folder in which the node writes."""
+        port, distribution_port, epmd_port = free_ports(3)
+        self.port = wanted or port
+        self._home = self._folder / name
+        self._home.mkdir()
+        self._envvars.update(
+            RABBITMQ_NODE_PORT=str(self.port),
+            RABBITMQ_DIST_PORT=str(distribution_port),
+            # An epmd of its own, which ends with the node.
+            ERL_EPMD_PORT=str(epmd_port),
+            RABBITMQ_MNESIA_BASE=str(self._home / "mnesia"),
+            RABBITMQ_LOG_BASE=str(self._home / "log"),
+            RABBITMQ_PID_FILE=str(self._home / "pid"),
+        )
+        self._envvars.update(self._environment)
+
+    def _boot(self) -> "Broker":
+        """Start it. If that fails, raise RuntimeError with the end of what it wrote."""
+        output = self._home / "output"
+        try:
+            with output.open("a") as self._stdout:
+                self._stderr = self._stdout
+                super().start()
+        except ExecutorError as error:
+            lines = [f"RabbitMQ does not boot: {error}"]
+            for path in [*self._home.glob("log/*.log"), output]:
+                lines += path.read_text(errors="replace").splitlines()[-80:]
+            raise RuntimeError("\n".join(line[:300] for line in lines)) from None
+        return self
+
+    def url(
+        self,
+        user: str = "guest",
+        password: str = "guest",
+        vhost: str = "/",
+        query: str = "",
+    ) -> str:
+        """Return an AMQP URL of the node."""
+        path = quote(vhost, safe="")
+        return f"amqp://{user}:{password}@127.0.0.1:{self.port}/{path}{query}"
+
+    def connect(self) -> pika.BlockingConnection:
+        """Return a connection of the test's own."""
+        return pika.BlockingConnection(pika.URLParameters(self.url()))
+
+    def is_alive(self) -> bool:
+        """Tell whether the node lets a client in."""
+        try:
+            self.connect().close()
+        except (pika.exceptions.AMQPError, OSError):
+            return False
+        return True

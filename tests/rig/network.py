@@ -1,0 +1,167 @@
+"""A way to the broker that can be slow, stop at certain bytes, break or fall silent."""
+
+import contextlib
+import socket
+import sys
+import threading
+from types import TracebackType
+from typing import Any, List, Optional, Set, Type
+from urllib.parse import quote
+
+# As AMQP 0-9-1 has them on the wire.
+CONFIRM_SELECT, PUBLISH = b"\x00\x55\x00\x0a", b"\x00\x3c\x00\x28"
+CONNECTION_CLOSE = b"\x00\x0a\x00\x32"
+
+
+class Link:
+    """One connection through a Network: two sockets, and a gate before what is passed
+    on.
+    """
+
+    def __init__(self, client: socket.socket, broker: socket.socket) -> None:
+        self.client, self.broker = client, broker
+        self.gate = threading.Event()
+        self.gate.set()
+        self.silent = False
+
+    def close(self) -> None:
+        for end in (self.client, self.broker):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        self.gate.set()
+
+
+class Network:
+    """The way to a broker's port: it can be slow, stop at certain bytes of the client,
+    or fall silent.
+
+    It cuts every connection at the bytes `cut_at`, or `cut_after` so many, of the
+    client.
+    Every `chunk` bytes wait for `pause` seconds in either direction.
+    `bytes_from_broker` counts what
+    came back.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.chunk, self.pause, self.hold_at = 65536, 0.0, b""
+        self.cut_at, self.cut_after = b"", sys.maxsize
+        self.held = threading.Event()
+        self.bytes_from_broker = 0
+        self._target = port
+        self._closing = threading.Event()
+        self._links: List[Link] = []
+        self._threads: Set[threading.Thread] = set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._spawn(self._accept)
+
+    def url(self, query: str = "") -> str:
+        """Return the AMQP URL that leads through this network."""
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/{quote('/', safe='')}{query}"
+
+    def hold_up_at(self, sign: bytes) -> None:
+        """Let the next connection whose client sends these bytes stop right before
+        them.
+        """
+        self.held.clear()
+        self.hold_at = sign
+
+    @property
+    def connections(self) -> int:
+        """How many connections there have been."""
+        return len(self._links)
+
+    def release(self) -> None:
+        """Pass on what was held up."""
+        for link in self._links:
+            link.gate.set()
+
+    def fall_silent(self) -> None:
+        """Pass nothing on any more, not even a close, on the connections there are; new
+        ones work.
+        """
+        for link in self._links:
+            link.silent = True
+            link.gate.clear()
+
+    def cut(self) -> None:
+        """Close the connections there are, at both ends; new ones work."""
+        for link in list(self._links):
+            link.close()
+
+    def _spawn(self, target: Any, *arguments: Any) -> None:
+        thread = threading.Thread(target=target, args=arguments, daemon=True)
+        self._threads.add(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while not self._closing.is_set():
+            with contextlib.suppress(
+                OSError
+            ):  # the broker is down, or this network closes
+                client, _ = self._listener.accept()
+                try:
+                    link = Link(
+                        client, socket.create_connection(("127.0.0.1", self._target))
+                    )
+                except OSError:
+                    client.close()
+                    continue
+                for end in (link.client, link.broker):
+                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._links.append(link)
+                self._spawn(self._pass_on, link, link.client, link.broker)
+                self._spawn(self._pass_on, link, link.broker, link.client)
+
+    def _pass_on(self, link: Link, source: socket.socket, sink: socket.socket) -> None:
+        tail, passed = b"", 0
+        with contextlib.suppress(OSError):
+            while True:
+                data = source.recv(self.chunk)
+                if not data:
+                    break
+                tail = tail[-8:] + data
+                if source is link.broker:
+                    self.bytes_from_broker += len(data)
+                else:
+                    self._look_at(link, tail)
+                    data = data[: max(self.cut_after - passed, 0)]
+                passed += len(data)
+                self._closing.wait(self.pause)
+                link.gate.wait()
+                sink.sendall(data)
+                if source is link.client and passed >= self.cut_after:
+                    break
+        if link.silent:
+            link.gate.wait()
+        link.close()
+
+    def _look_at(self, link: Link, data: bytes) -> None:
+        """Hold up or cut a connection if the client sends certain bytes."""
+        if self.cut_at and self.cut_at in data:
+            link.close()
+        if self.hold_at and self.hold_at in data:
+            self.hold_at = b""
+            link.gate.clear()
+            self.held.set()
+
+    def __enter__(self) -> "Network":
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
+        self._closing.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
+        for link in list(self._links):
+            link.close()
+        for thread in list(self._threads):
+            thread.join(10)
+        for link in self._links:
+            link.client.close()
+            link.broker.close()
+        self._listener.close()
