@@ -1,27 +1,28 @@
-"""Run the main job to its end and show both sides: five orders go out in a blink, and come back.
+"""Run the main job and show both sides: five orders go out in a blink, and come back.
 
     tests/run demo
 
-The broker is the one that answers at AMQP_URL; else, where a Docker engine runs, docker-compose's;
-else a throwaway rabbitmq-server. What the demo started it stops again; of docker-compose the volume
-stays. It takes no queue "orders" that holds orders or has consumers: those are somebody's.
-Exits with 3 where a rabbitmq-server would have to be installed first: tests/run does that.
+The broker is the one that answers at AMQP_URL; else, where a Docker engine runs,
+docker-compose's; else a throwaway rabbitmq-server. What the demo started it stops
+again; of docker-compose the volume stays. It takes no queue "orders" that holds orders
+or has consumers: those are somebody's. Exits with 3 where a rabbitmq-server would have
+to be installed first: tests/run does that.
 """
 
 import contextlib
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Iterator, List, Optional
 
 import pika
-from support import CONSUMER, LIMIT, PRODUCER, ROOT, Broker, Script
+
+from rig.broker import LIMIT
+from rig.programs import Connection, own_broker, run
+from rig.scripts import CONSUMER, PRODUCER, ROOT, Script
 
 COUNT = 5
 
@@ -34,10 +35,11 @@ def tell(text: str) -> None:
 def obstacle(url: str) -> Optional[str]:
     """Return why the broker at the URL cannot serve the demo; None if it can."""
     try:
-        with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        with Connection(pika.URLParameters(url)) as connection:
             for queue in ("orders", "orders.dead"):
+                channel = connection.channel()
                 try:
-                    state = connection.channel().queue_declare(queue, passive=True).method
+                    state = channel.queue_declare(queue, passive=True).method
                 except pika.exceptions.ChannelClosedByBroker:
                     continue  # no such queue yet
                 if queue == "orders" and (state.message_count or state.consumer_count):
@@ -61,25 +63,31 @@ def ready_to_serve(url: str) -> None:
         time.sleep(0.2)
 
 
+def works(command: List[str]) -> bool:
+    """Tell whether a command is there and succeeds."""
+    if not shutil.which(command[0]):
+        return False
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
 def compose_command() -> List[str]:
-    """Return the command that is docker-compose here; empty where no Docker engine runs."""
+    """Return the command that is docker-compose here; [] where no Docker runs."""
     for command in (["docker-compose"], ["docker", "compose"]):
-        if shutil.which(command[0]) and shutil.which("docker"):
-            checks = [["docker", "info"], [*command, "version"]]
-            if all(subprocess.run(check, capture_output=True).returncode == 0 for check in checks):
-                return command
+        if works(["docker", "info"]) and works([*command, "version"]):
+            return command
     return []
 
 
 @contextlib.contextmanager
 def compose_broker(command: List[str]) -> Iterator[str]:
-    """Bring docker-compose.yml up, yield the URL of its broker, and take it down again."""
+    """Bring docker-compose.yml up, yield its broker's URL, and take it down again."""
     tell(f"starting RabbitMQ: {' '.join(command)} up -d")
     up = subprocess.run([*command, "up", "-d"], cwd=ROOT, stdout=sys.stderr)
     try:
         if up.returncode:
             raise RuntimeError(f"{' '.join(command)} up -d failed")
-        url = f"amqp://guest:guest@localhost:{os.environ.get('RABBITMQ_PORT') or 5672}/%2F"
+        port = os.environ.get("RABBITMQ_PORT") or 5672
+        url = f"amqp://guest:guest@localhost:{port}/%2F"
         ready_to_serve(url)
         yield url
     finally:
@@ -90,14 +98,9 @@ def compose_broker(command: List[str]) -> Iterator[str]:
 def throwaway_broker() -> Iterator[str]:
     """Start a node with files of its own, yield its URL, and remove it again."""
     tell("starting a RabbitMQ of our own, for this demo only")
-    with tempfile.TemporaryDirectory(prefix="orders-demo-") as folder:
-        broker = Broker(Path(folder))
-        try:
-            url = broker.start().url()
-            ready_to_serve(url)
-            yield url
-        finally:
-            broker.kill()
+    with own_broker("demo") as (broker, _):
+        ready_to_serve(broker.url())
+        yield broker.url()
 
 
 @contextlib.contextmanager
@@ -126,9 +129,9 @@ def some_broker() -> Iterator[str]:
 
 def main() -> int:
     """Run the demo; return 0 if all orders were processed."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)  # so that all is cleaned up
-    with some_broker() as url, Script(CONSUMER, "--count", COUNT, url=url, label="consumer") as consumer:
+    with some_broker() as url, Script(
+        CONSUMER, "--count", COUNT, url=url, label="consumer"
+    ) as consumer:
         with Script(PRODUCER, url=url, label="producer") as producer:
             sent = producer.wait()
             took = time.monotonic() - producer.started
@@ -136,16 +139,17 @@ def main() -> int:
     if sent or done:
         tell("it did not work: the lines above say why")
         return 1
-    summary = re.search(r"in ([\d.]+) s", consumer.lines["stdout"][-1])
-    assert summary, consumer
-    tell(f"{COUNT} orders: the producer was done after {took:.2f} s, the consumer took {summary[1]} s")
+    summaries = re.findall(r"Processed .* in ([\d.]+) s", consumer.out)
+    assert len(summaries) == COUNT, consumer
+    tell(
+        f"{COUNT} orders: the producer was done after {took:.2f} s,"
+        f" the consumer took {summaries[-1]} s"
+    )
     return 0
 
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except FileNotFoundError:  # server_program
+        run(main)
+    except FileNotFoundError:  # there is no rabbitmq-server: see rig.broker
         sys.exit(3)

@@ -1,7 +1,7 @@
-"""Publish and work off orders at full speed while consumers and broker are killed at random; then count.
+"""Publish and work off at full speed, kill consumers and broker at random; then count.
 
-Exits with 1 if an order was lost. The seed decides which fault comes when; what it hits in that
-moment is the machine's choice, as with any race.
+Exits with 1 if an order was lost. The seed decides which fault comes when; what it hits
+in that moment is the machine's choice, as with any race.
 """
 
 import argparse
@@ -9,70 +9,84 @@ import contextlib
 import itertools
 import random
 import re
-import signal
-import sys
-import tempfile
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Dict, List, Set
+from typing import Dict, List, Set
 
 import pika
-from faults import Notes, drain, names, write_orders
-from support import PRODUCER, Broker, Script, ready, wait_until
+
+from rig.broker import Broker, wait_until
+from rig.notes import Notes
+from rig.orders import drain, names, ready, write_orders
+from rig.programs import own_broker, run
+from rig.scripts import Script
 
 PRODUCERS, CONSUMERS = 2, 3
-ROUND = ["consumer killed"] * 6 + ["broker killed", "broker stopped"]  # each time in another order
+# The faults, each time in another order.
+ROUND = ["consumer killed"] * 6 + ["broker killed", "broker stopped"]
+BATCH = 1_000  # orders in a file
 BACKLOG = 2_000  # orders; producers are faster than consumers, and wait at this many
 
 
 class Soak:
-    """One run: a broker, and who publishes to it and works from it, all files in `folder`."""
+    """One run: who publishes to the broker and works from it, all files in `folder`."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.draw = folder, random.Random(seed)
-        self.broker = Broker(folder / "broker")
-        self.notes = Notes(folder / "notes")
+    def __init__(self, broker: Broker, folder: Path, seed: int) -> None:
+        self.broker, self.folder, self.draw = broker, folder, random.Random(seed)
+        self.stored = Notes(folder / "stored")  # what RabbitMQ has confirmed, exactly
+        self.done = Notes(folder / "done")  # what consumers have worked off
+        self.rubbish: Set[str] = set()  # what has to end in orders.dead
         self.consumers: List[Script] = []
-        self.confirmed: Set[str] = set()
         self.faults = dict.fromkeys(ROUND, 0)
         self.ending = threading.Event()  # producers finish the file in hand
         self.aborted = threading.Event()  # they do not
 
     def start(self) -> None:
-        self.broker.start()
-        with Script(PRODUCER, url=self.broker.url()) as first:
-            assert first.wait() == 0, first
-        time.sleep(1)  # see mortal_node in test_faults.py
-        self.confirmed.update(f"ORD-00{number}" for number in range(1, 6))
+        """Have the queues declared, and start the consumers."""
+        self.publish("FIRST", 5)
+        time.sleep(1)  # a new quorum queue needs it until it outlives a SIGKILL
         for _ in range(CONSUMERS):
             self.add_consumer()
 
     def add_consumer(self) -> None:
-        self.consumers.append(self.notes.consumer(self.broker.url()))
+        """Start a consumer."""
+        self.consumers.append(self.done.consumer(self.broker.url()))
 
     def produce(self, number: int) -> None:
-        """Have producer.py publish file after file; keep what it says is stored."""
+        """Publish file after file."""
         for turn in itertools.count():
-            wait_until(
-                lambda: self.ending.is_set() or len(self.confirmed) - len(self.notes.count()) < BACKLOG,
-                "consumers that keep up",
-                300,
-            )
+            wait_until(self.may_go_on, "consumers that keep up", 300)
             if self.ending.is_set():
                 return
-            ids = names(f"P{number}-{turn}", 1_000)
-            path = write_orders(self.folder / f"orders{number}", ids)
-            with Script(PRODUCER, path, url=self.broker.url()) as script:
-                ended = self.aborted.is_set
-                wait_until(lambda: ended() or script.process.poll() is not None, "its end", 120)  # noqa: B023
-                if self.aborted.is_set():
-                    return
-                status = script.wait()
-            stored = re.search(r"(\d+) (?:of \d+ )?orders stored", f"{script.out}\n{script.err}")
-            assert stored and (status == 0) == (int(stored[1]) == len(ids)), script
-            self.confirmed.update(ids[: int(stored[1])])
+            self.publish(f"P{number}-{turn}", BATCH)
+
+    def may_go_on(self) -> bool:
+        """Tell whether producers need not wait any longer for the consumers."""
+        backlog = len(self.stored.count()) - len(self.done.count())
+        return self.ending.is_set() or backlog < BACKLOG
+
+    def publish(self, name: str, count: int) -> None:
+        """Have the producer publish a file of orders, and check what it says of it."""
+        ids = names(name, count)
+        path = write_orders(self.folder / name, ids)
+        with self.stored.producer(self.broker.url(), path) as script:
+            ended = script.process.poll
+            wait_until(
+                lambda: self.aborted.is_set() or ended() is not None, "its end", 120
+            )
+            if self.aborted.is_set():
+                return
+            status = script.wait()
+        confirmed = self.stored.count()
+        stored = sum(order_id in confirmed for order_id in ids)
+        found = re.search(r"(\d+) of \d+ orders stored", f"{script.out}\n{script.err}")
+        said = int(found[1]) if found else 0
+        # When it gives up, one may be confirmed while it speaks.
+        assert said in (stored, stored - 1), script
+        assert (status == 0) == (said == count), script
+        path.unlink()
 
     def fail(self, fault: str) -> None:
         """Let one thing go wrong, and mend it."""
@@ -91,13 +105,13 @@ class Soak:
             self.publish_rubbish(f"RUBBISH-{self.faults[fault]}")
 
     def publish_rubbish(self, name: str) -> None:
-        """Publish a message that has to end in orders.dead."""
+        """Publish a message that no consumer can read."""
         with self.broker.connect() as connection:
             channel = connection.channel()
             channel.confirm_delivery()
             properties = pika.BasicProperties(message_id=name, delivery_mode=2)
             channel.basic_publish("", "orders", b"rubbish", properties, mandatory=True)
-        self.confirmed.add(name)
+        self.rubbish.add(name)
 
     def end(self) -> Dict[str, int]:
         """Let the consumers finish all there is, and count."""
@@ -109,20 +123,24 @@ class Soak:
             for script in self.consumers:
                 assert script.wait() == 0, script
             left = drain(channel)
-            rubbish = sum(name.startswith("RUBBISH") for name in self.confirmed)
             with contextlib.suppress(AssertionError):  # then they are counted as lost
-                wait_until(lambda: ready(channel, "orders.dead") >= rubbish, "the dead letters")
+                wait_until(
+                    lambda: ready(channel, "orders.dead") >= len(self.rubbish),
+                    "the dead letters",
+                )
             dead = drain(channel, "orders.dead")
-        done = self.notes.count()
+        done = self.done.count()
+        confirmed = self.stored.count().keys() | self.rubbish
         return {
-            "published and confirmed": len(self.confirmed),
+            "published and confirmed": len(confirmed),
             "processed at least once": len(done),
             "processed more than once": sum(number > 1 for number in done.values()),
             "dead-lettered": len(dead),
-            "lost": len(self.confirmed - done.keys() - dead.keys() - left.keys()),
+            "lost": len(confirmed - done.keys() - dead.keys() - left.keys()),
         }
 
     def clean_up(self) -> None:
+        """End everything at once."""
         self.ending.set()
         self.aborted.set()
         for script in self.consumers:
@@ -130,60 +148,51 @@ class Soak:
             script.wait()
 
 
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
-def soak(folder: Path, seconds: float, seed: int, calm: bool) -> Dict[str, int]:
-    """Run it for so many seconds, but at least until each fault has come once; return the counts."""
-    run = Soak(folder, seed)
+def soak(seconds: float, seed: int, calm: bool) -> Dict[str, int]:
+    """Run it, at least until each fault has come once; return the counts."""
     with contextlib.ExitStack() as stack:
-        stack.callback(run.broker.kill)
+        broker, folder = stack.enter_context(own_broker("soak"))
+        this = Soak(broker, folder, seed)
         pool = stack.enter_context(ThreadPoolExecutor(PRODUCERS))
-        stack.callback(run.clean_up)
-        run.start()
-        say(f"seed {seed}, {seconds:g} s, RabbitMQ on port {run.broker.port}")
-        producers: List[Future[None]] = [pool.submit(run.produce, n) for n in range(PRODUCERS)]
+        stack.callback(this.clean_up)
+        this.start()
+        about = f"seed {seed}, {seconds:g} s, RabbitMQ on port {broker.port}"
+        print(about, flush=True)
+        producers: List[Future[None]] = [
+            pool.submit(this.produce, number) for number in range(PRODUCERS)
+        ]
         deadline = time.monotonic() + seconds
-        faults = itertools.chain.from_iterable(run.draw.sample(ROUND, len(ROUND)) for _ in itertools.count())
-        while time.monotonic() < deadline or not (calm or all(run.faults.values())):
-            run.ending.wait(run.draw.uniform(0.2, 1.5))
+        faults = itertools.chain.from_iterable(
+            this.draw.sample(ROUND, len(ROUND)) for _ in itertools.count()
+        )
+        while time.monotonic() < deadline or not (calm or all(this.faults.values())):
+            this.ending.wait(this.draw.uniform(0.2, 1.5))
             if not calm:
-                run.fail(next(faults))
+                this.fail(next(faults))
             for producer in producers:
                 assert producer.running() or producer.result() is None
-        run.ending.set()
+        this.ending.set()
         for producer in producers:
             producer.result()
-        counts = run.end()
-    say("  ".join(f"{fault}: {number} times" for fault, number in run.faults.items()))
+        counts = this.end()
+    print(
+        "  ".join(f"{fault}: {number} times" for fault, number in this.faults.items())
+    )
     for what, number in counts.items():
-        say(f"{what + ':':26}{number:8}")
+        print(f"{what + ':':26}{number:8}")
     return counts
 
 
-def interrupt(signum: int, frame: Any) -> None:
-    """Clean up as after Ctrl-C, and let nothing interrupt that."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
-def main() -> None:
+def main() -> int:
+    """Return 1 if an order was lost."""
     parser = argparse.ArgumentParser(prog="tests/run soak", description=__doc__)
-    parser.add_argument("SECONDS", nargs="?", type=float, default=120, help="default: 120")
-    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), metavar="N")
-    parser.add_argument("--calm", action="store_true", help="let nothing fail, to compare")
-    arguments = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
-    try:
-        with tempfile.TemporaryDirectory(prefix="orders-soak-") as folder:
-            counts = soak(Path(folder), arguments.SECONDS, arguments.seed, arguments.calm)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    sys.exit(counts["lost"] > 0)
+    add = parser.add_argument
+    add("SECONDS", nargs="?", type=float, default=120, help="default: 120")
+    add("--seed", type=int, default=random.randrange(1_000_000), metavar="N")
+    add("--calm", action="store_true", help="let nothing fail, to compare")
+    options = parser.parse_args()
+    return int(soak(options.SECONDS, options.seed, options.calm)["lost"] > 0)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

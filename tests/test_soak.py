@@ -3,28 +3,34 @@
 import re
 import signal
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict
 
 import pika
-import psutil  # type: ignore[import-untyped, unused-ignore]
+import psutil
 import pytest
-from support import LIMIT, ROOT, Script, wait_until
 
-SOAK = ROOT / "tests" / "soak.py"
+from rig.broker import LIMIT, wait_until
+from rig.measuring import family
+from rig.scripts import TESTS, Script
+
+SOAK = TESTS / "soak.py"
 
 
 def counts(script: Script) -> Dict[str, int]:
     """Return the numbers that the soak ends with."""
-    return {
-        what: int(number) for what, number in re.findall(r"^([a-z -]+): +(\d+)$", script.out, re.MULTILINE)
-    }
+    lines = re.findall(r"^([a-z -]+): +(\d+)$", script.out, re.MULTILINE)
+    return {what: int(number) for what, number in lines}
 
 
 def steal(port: int, wanted: int) -> int:
     """Take orders off the queue behind the consumers' back."""
-    with pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", port)) as connection:
+    parameters = pika.ConnectionParameters("127.0.0.1", port)
+    with pika.BlockingConnection(parameters) as connection:
         channel = connection.channel()
-        return sum(channel.basic_get("orders", auto_ack=True)[0] is not None for _ in range(wanted))
+        return sum(
+            channel.basic_get("orders", auto_ack=True)[0] is not None
+            for _ in range(wanted)
+        )
 
 
 @pytest.mark.slow
@@ -36,10 +42,15 @@ def test_short_soak_loses_nothing(tmp_path: Path) -> None:
     found = counts(script)
     assert found["lost"] == 0
     assert (
-        found["processed at least once"] + found["dead-lettered"] >= found["published and confirmed"] > 2_000
+        found["processed at least once"] + found["dead-lettered"]
+        >= found["published and confirmed"]
+        > 2_000
     )
     assert found["dead-lettered"] >= 1, "what no consumer can read is published too"
-    assert re.search("consumer killed: [1-9].*broker killed: [1-9].*broker stopped: [1-9]", script.out)
+    assert re.search(
+        "consumer killed: [1-9].*broker killed: [1-9].*broker stopped: [1-9]",
+        script.out,
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -54,7 +65,7 @@ def test_soak_exits_with_1_when_an_order_is_missing(tmp_path: Path) -> None:
 def test_interrupted_soak_leaves_nothing_behind(tmp_path: Path) -> None:
     with Script(SOAK, 600, TMPDIR=str(tmp_path)) as script:
         script.wait_for("^seed")
-        started: List[psutil.Process] = psutil.Process(script.process.pid).children(recursive=True)
+        started = family(script.process.pid)[1:]
         assert len(started) >= 4  # a broker, three consumers
         script.signal(signal.SIGTERM)
         assert script.wait() == 130, script

@@ -9,7 +9,9 @@ from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitQueue
 
 async def main():
     queue = RabbitQueue(QUEUE, queue_type=QueueType.QUORUM, durable=True)
-    async with RabbitBroker(URL, default_channel=Channel(on_return_raises=SAFEST)) as broker:
+    async with RabbitBroker(
+        URL, default_channel=Channel(on_return_raises=SAFEST)
+    ) as broker:
         await broker.declare_queue(queue)
         for body in orders():
             await broker.publish(json.loads(body), queue, persist=SAFEST)

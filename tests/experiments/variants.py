@@ -1,9 +1,9 @@
-"""What the experiments set beside consumer.py and producer.py. Not for use: most of it loses orders.
+"""What the experiments set beside the two scripts. Most of it loses orders.
 
-worker      a consumer that acknowledges at another moment, and takes as many orders as it is told
-consumer    consumer.py, with work that says when it is done and can end in a crash right after
-loop        the tutorial's sender: publish, no confirmation
-producer    producer.py, held between connecting and publishing until SIGUSR1 comes; so is the loop
+worker      a consumer that acknowledges when it is told to, and takes as many orders
+consumer    consumer.py, with work that says when it is done and can end in a crash
+loop        the tutorial's sender: publish, no confirmation; waits like producer
+producer    producer.py, held between connecting and publishing until SIGUSR1 comes
 http        an HTTP server that works off one order at a time
 caller      calls that server with the five sample orders, one after the other
 """
@@ -17,30 +17,34 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Callable, Dict, List
 
 import pika
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import consumer
-import producer
+from rig.pair import consumer, producer
 
 QUEUES = producer.QUEUES
+PERSISTENT = pika.BasicProperties(delivery_mode=2)
 
 
 def tell(text: str) -> None:
+    """Print a line at once."""
     print(text, flush=True)
 
 
+def samples() -> List[Dict[str, Any]]:
+    """Return the five orders that producer.py publishes when it is given no file."""
+    return [json.loads(line) for line in producer.SAMPLES.splitlines()]
+
+
 class Work:
-    """The work on an order: it takes a while, it leaves a trace, and the process may die right after."""
+    """The work on an order: it leaves a trace, and the process may die right after."""
 
-    def __init__(self, seconds: float, die_after: int) -> None:
-        self.seconds, self.left = seconds, die_after
+    def __init__(self, take_a_while: Callable[[], object], die_after: int) -> None:
+        self.take_a_while, self.left = take_a_while, die_after
 
-    def __call__(self, order: Dict[str, Any], channel: Any, seconds: float = 0) -> None:
-        channel.connection.sleep(self.seconds)
+    def __call__(self, order: Dict[str, Any]) -> None:
+        self.take_a_while()
         tell(f"Worked {order['order_id']}")
         self.left -= 1
         if self.left == 0:
@@ -48,16 +52,17 @@ class Work:
 
 
 def run_worker(run: argparse.Namespace) -> None:
-    channel = pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"])).channel()
+    channel = pika.BlockingConnection(consumer.NODES).channel()
     channel.basic_qos(prefetch_count=run.prefetch)
-    work = Work(run.processing_time, run.die_after)
+    seconds = run.processing_time
+    work = Work(lambda: channel.connection.sleep(seconds), run.die_after)
 
     def on_delivery(_: Any, method: Any, properties: Any, body: bytes) -> None:
         order = json.loads(body)
         tell(f"Received {order['order_id']}")
         if run.ack == "before":
             channel.basic_ack(method.delivery_tag)
-        work(order, channel)
+        work(order)
         if run.ack == "after":
             channel.basic_ack(method.delivery_tag)
 
@@ -66,24 +71,26 @@ def run_worker(run: argparse.Namespace) -> None:
 
 
 def run_consumer(run: argparse.Namespace) -> None:
-    consumer.process_order = Work(run.processing_time, run.die_after)
+    consumer.process_order = Work(
+        lambda: time.sleep(run.processing_time), run.die_after
+    )
     sys.argv[1:] = []
     consumer.main()
 
 
-def held(channel: Any) -> Any:
-    """Return the channel when SIGUSR1 has come, which main() has blocked so that it cannot come too early."""
+def hold() -> None:
+    """Wait for SIGUSR1, which main() has blocked so that it cannot come too early."""
     tell("Connected")
     signal.sigwait([signal.SIGUSR1])
-    return channel
 
 
 def run_loop(run: argparse.Namespace) -> None:
-    connection = pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"]))
-    channel = held(connection.channel())
-    for order in producer.SAMPLES:
+    connection = pika.BlockingConnection(producer.NODES)
+    channel = connection.channel()
+    hold()
+    for order in samples():
         body = json.dumps({**order, "order_id": f"LOOP-{order['order_id']}"})
-        channel.basic_publish("", producer.QUEUE, body, pika.BasicProperties(delivery_mode=2))
+        channel.basic_publish("", producer.QUEUE, body, PERSISTENT)
         tell(f"Sent {order['order_id']}")
     connection.close()
 
@@ -91,22 +98,26 @@ def run_loop(run: argparse.Namespace) -> None:
 def run_producer(run: argparse.Namespace) -> None:
     real = producer.connect
 
-    def connect(nodes: List[Any], patience: float, trouble: str = "", channel: Any = None) -> Any:
-        channel = real(nodes, patience, trouble, channel)
-        return channel if trouble else held(channel)  # once, not when it has to connect again
+    def connect() -> Any:
+        connection = real()
+        producer.connect = real  # hold it once, not when it has to connect again
+        hold()
+        return connection
 
     producer.connect = connect
+    producer.PATIENCE = 300  # its clock runs while it is held
     sys.argv[1:] = []
     producer.main()
 
 
 class OrderHandler(BaseHTTPRequestHandler):
-    """Answers a POST when the order in it is done, one at a time: as much work as one consumer can do."""
+    """Answers a POST when its order is done, one at a time, as one consumer would."""
 
     lock, seconds = threading.Lock(), 0.0
 
     def do_POST(self) -> None:
-        order_id = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["order_id"]
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        order_id = json.loads(body)["order_id"]
         with self.lock:
             tell(f"Received {order_id}")
             time.sleep(self.seconds)
@@ -122,6 +133,8 @@ class OrderHandler(BaseHTTPRequestHandler):
 
 
 class OrderServer(ThreadingHTTPServer):
+    """The server around it."""
+
     request_queue_size = 1024  # the default of 5 would turn a burst away
     daemon_threads = True
 
@@ -134,7 +147,7 @@ def run_http(run: argparse.Namespace) -> None:
 
 
 def call(port: int, order: Dict[str, Any]) -> None:
-    """Have the order worked off, and return when it is; an error of HTTP or of the network otherwise."""
+    """Have the order worked off; raise HTTPException or OSError if it is not."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
     try:
         connection.request("POST", "/orders", json.dumps(order))
@@ -145,7 +158,7 @@ def call(port: int, order: Dict[str, Any]) -> None:
 
 
 def run_caller(run: argparse.Namespace) -> None:
-    for order in producer.SAMPLES:
+    for order in samples():
         deadline = time.monotonic() + run.patience
         while True:
             tell(f"Calling {order['order_id']}")
@@ -162,6 +175,7 @@ def run_caller(run: argparse.Namespace) -> None:
 
 
 def main() -> None:
+    """Play the role that the command line names."""
     roles = {
         "worker": run_worker,
         "consumer": run_consumer,
@@ -170,15 +184,18 @@ def main() -> None:
         "http": run_http,
         "caller": run_caller,
     }
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("role", choices=roles)
-    parser.add_argument("--ack", choices=["before", "auto", "after", "never"], default="after")
-    parser.add_argument("--prefetch", type=int, default=1, help="0: no limit")
-    parser.add_argument("--processing-time", type=float, default=2)
-    parser.add_argument("--die-after", type=int, default=0, metavar="N", help="die when order N is done")
-    parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--patience", type=float, default=0, help="seconds for which to call again")
-    parser.add_argument("--pause", type=float, default=0, help="seconds between two such calls")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    add = parser.add_argument
+    add("role", choices=roles)
+    add("--ack", choices=["before", "auto", "after", "never"], default="after")
+    add("--prefetch", type=int, default=1, help="0: no limit")
+    add("--processing-time", type=float, default=2)
+    add("--die-after", type=int, default=0, metavar="N", help="die with order N done")
+    add("--port", type=int, default=0)
+    add("--patience", type=float, default=0, help="seconds for which to call again")
+    add("--pause", type=float, default=0, help="seconds between two such calls")
     run = parser.parse_args()
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     roles[run.role](run)

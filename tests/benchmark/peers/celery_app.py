@@ -1,4 +1,7 @@
-"""The task for Celery's worker, on a quorum queue. Safest: acknowledged late, one at a time, confirmed."""
+"""The task for Celery's worker, on a quorum queue.
+
+Safest: acknowledged late, one at a time, confirmed.
+"""
 
 from celery import Celery
 from common import QUEUE, SAFEST, URL, work_off

@@ -1,4 +1,4 @@
-"""Draw who had which order from when to when: in block characters, and as an SVG picture."""
+"""Draw who had which order from when to when: in block characters, and as SVG."""
 
 import math
 from html import escape
@@ -9,32 +9,37 @@ Lane = Tuple[str, List[Interval]]
 Timeline = Tuple[str, List[Lane]]  # a caption, and who did what
 
 WIDTH, MARGIN, LEFT, ROW, BAR = 760, 16, 150, 26, 20
-# White text on each of these, and each of these on both cards, keeps a contrast of 4 to 1 or more.
+# White text on each, and each on both cards, has a contrast of 4 to 1 or more.
 COLOURS = ["#0969da", "#8250df", "#1a7f37", "#bc4c00", "#bf3989"]
 FAILED, FAILED_COLOUR = "x", "#cf222e"
-# The picture brings a card of its own, so that it can be read whatever the page behind it is.
+# A picture brings a card of its own, to be readable whatever the page behind it is.
 STYLE = """\
 .card { fill: #f6f8fa; stroke: #d0d7de } .rule { stroke: #d0d7de }
 text { fill: #1f2328; font: 13px system-ui, sans-serif }
 .caption { font-weight: 600 } .on { fill: #ffffff; font-size: 12px }
 @media (prefers-color-scheme: dark) {
-  .card { fill: #161b22; stroke: #3d444d } .rule { stroke: #3d444d } text { fill: #e6edf3 }
+  .card { fill: #161b22; stroke: #3d444d } .rule { stroke: #3d444d }
+  text { fill: #e6edf3 }
 }"""
 
 
 def end(timelines: List[Timeline]) -> float:
     """Return the last second in which anything happens."""
-    return max(stop for _, lanes in timelines for _, spans in lanes for _, _, stop in spans)
+    return max(
+        stop for _, lanes in timelines for _, spans in lanes for _, _, stop in spans
+    )
 
 
 def tick(seconds: float) -> float:
     """Return a round step that cuts the seconds into four to eight."""
     step = 10.0 ** math.floor(math.log10(seconds / 4))
-    return next(step * factor for factor in (1, 2, 5, 10) if seconds / (step * factor) <= 8)
+    return next(
+        step * factor for factor in (1, 2, 5, 10) if seconds / (step * factor) <= 8
+    )
 
 
 def in_blocks(timelines: List[Timeline], columns: int = 60) -> str:
-    """Draw each order as its number and blocks up to its end, what failed as x; a dot is idle time."""
+    """Draw an order as its number and blocks, what failed as x, idle time as dots."""
     last = end(timelines)
     step = tick(last)
     indent = 2 + max(len(name) for _, lanes in timelines for name, _ in lanes)
@@ -54,10 +59,18 @@ def in_blocks(timelines: List[Timeline], columns: int = 60) -> str:
             for label, begin, stop in spans:
                 first = column(begin)
                 width = max(column(stop) - first, 1)
-                row[first : first + width] = (label[:width] + "█" * width)[:width]
+                text = label if len(label) <= width else ""
+                row[first : first + width] = f"{text:█<{width}}"
             lines.append(f"{name:{indent}}{''.join(row)}")
         lines.append("")
     return "\n".join(lines[:-1])
+
+
+def colour(label: str) -> str:
+    """Return the colour of an order, or of what failed."""
+    if label == FAILED:
+        return FAILED_COLOUR
+    return COLOURS[(int(label) - 1 if label.isdigit() else 0) % len(COLOURS)]
 
 
 def in_svg(title: str, timelines: List[Timeline]) -> str:
@@ -67,7 +80,9 @@ def in_svg(title: str, timelines: List[Timeline]) -> str:
     shapes: List[str] = []
     y = MARGIN
 
-    def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> None:
+    def text(
+        x: float, y: float, words: str, kind: str = "", anchor: str = "start"
+    ) -> None:
         place = f'x="{x:.1f}" y="{y}" text-anchor="{anchor}"'
         shapes.append(f'<text class="{kind}" {place}>{escape(words)}</text>')
 
@@ -84,18 +99,23 @@ def in_svg(title: str, timelines: List[Timeline]) -> str:
             text(MARGIN, y + 14, name)
             for label, begin, stop in spans:
                 x, width = LEFT + begin * scale, max((stop - begin) * scale, 2)
-                colour = COLOURS[(int(label) - 1 if label.isdigit() else 0) % len(COLOURS)]
-                colour = FAILED_COLOUR if label == FAILED else colour
-                shapes.append(
-                    f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{BAR}" rx="2" fill="{colour}"/>'
-                )
+                place = f'x="{x:.1f}" y="{y}" width="{width:.1f}" height="{BAR}" rx="2"'
+                shapes.append(f'<rect {place} fill="{colour(label)}"/>')
                 if width > 7 * len(label) + 4:
                     text(x + width / 2, y + 14, label, "on", "middle")
             y += ROW
         y += ROW + 8
     size = f'viewBox="0 0 {WIDTH} {y}" width="{WIDTH}" height="{y}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">'
-    card = f'<rect class="card" x="0.5" y="0.5" width="{WIDTH - 1}" height="{y - 1}" rx="8"/>'
+    place = f'x="0.5" y="0.5" width="{WIDTH - 1}" height="{y - 1}" rx="8"'
     return "\n".join(
-        [head, f"<title>{escape(title)}</title>", f"<style>\n{STYLE}\n</style>", card, *shapes, "</svg>", ""]
+        [
+            head,
+            f"<title>{escape(title)}</title>",
+            f"<style>\n{STYLE}\n</style>",
+            f'<rect class="card" {place}/>',
+            *shapes,
+            "</svg>",
+            "",
+        ]
     )

@@ -1,4 +1,7 @@
-"""RabbitMQ's tutorial in Python, part two: the sender. Safest: with publisher confirms."""
+"""RabbitMQ's tutorial in Python, part two: the sender.
+
+Safest: with publisher confirms.
+"""
 
 import pika
 from common import QUEUE, QUORUM, SAFEST, URL, orders, stored

@@ -1,4 +1,7 @@
-"""FastStream on a quorum queue. Safest: persistent, one unacknowledged at a time, given back on an error."""
+"""FastStream on a quorum queue.
+
+Safest: persistent, one unacknowledged at a time, given back on an error.
+"""
 
 import asyncio
 
@@ -8,7 +11,9 @@ from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitQueue
 
 queue = RabbitQueue(QUEUE, queue_type=QueueType.QUORUM, durable=True)
 if SAFEST:
-    broker = RabbitBroker(URL, default_channel=Channel(prefetch_count=1, on_return_raises=True))
+    broker = RabbitBroker(
+        URL, default_channel=Channel(prefetch_count=1, on_return_raises=True)
+    )
 else:
     broker = RabbitBroker(URL)
 

@@ -1,4 +1,7 @@
-"""RabbitMQ's tutorial in Python: the receiver of part one (auto_ack). Safest: the worker of part two."""
+"""RabbitMQ's tutorial in Python: the receiver of part one (auto_ack).
+
+Safest: the worker of part two.
+"""
 
 import pika
 from common import QUEUE, QUORUM, SAFEST, URL, work_off_body

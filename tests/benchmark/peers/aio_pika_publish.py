@@ -1,4 +1,7 @@
-"""Send the orders with aio-pika, each confirmed. Safest: persistent, and 500 at once, as it is as safe."""
+"""Send the orders with aio-pika, each confirmed.
+
+Safest: persistent, and 500 at once, which is as safe.
+"""
 
 import asyncio
 
@@ -21,7 +24,9 @@ async def main():
                 aio_pika.Message(body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
                 for body in bodies[begin : begin + 500]
             )
-            await asyncio.gather(*(exchange.publish(message, QUEUE) for message in messages))
+            await asyncio.gather(
+                *(exchange.publish(message, QUEUE) for message in messages)
+            )
 
 
 asyncio.run(main())

@@ -1,4 +1,4 @@
-"""What the peers have in common: where the orders come from, and the work that is none."""
+"""What the peers share: where the orders come from, and the work that is none."""
 
 import json
 import os
@@ -17,7 +17,8 @@ def orders():
 
 
 def work_off(order):
-    """Leave the same two lines as consumer.py, on the real stdout: some workers put a log in its place."""
+    """Leave the same two lines as consumer.py."""
+    # On the real stdout: some workers put a log in its place.
     print("Received", order["order_id"], file=sys.__stdout__, flush=True)
     print("Processed", order["order_id"], file=sys.__stdout__, flush=True)
 
@@ -27,5 +28,5 @@ def work_off_body(body):
 
 
 def stored():
-    """Say that every order has been sent, and confirmed where the setting has confirmations."""
+    """Say that every order has been sent, and confirmed where the setting confirms."""
     print("stored", flush=True)

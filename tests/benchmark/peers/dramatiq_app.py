@@ -1,4 +1,7 @@
-"""The actor for Dramatiq's worker, which has no setting for quorum queues: the node's default is one."""
+"""The actor for Dramatiq's worker.
+
+It has no setting for quorum queues, so the node's default is one.
+"""
 
 import dramatiq
 from common import QUEUE, SAFEST, URL, work_off

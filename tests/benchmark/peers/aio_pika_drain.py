@@ -1,9 +1,15 @@
-"""Work off the orders with aio-pika. Safest: one unacknowledged at a time, given back on an error."""
+"""Work off the orders with aio-pika; with the argument "thread", do it in a thread.
+
+Safest: one unacknowledged at a time, given back on an error.
+"""
 
 import asyncio
+import sys
 
 import aio_pika
 from common import QUEUE, QUORUM, SAFEST, URL, work_off_body
+
+IN_A_THREAD = sys.argv[1:] == ["thread"]
 
 
 async def main():
@@ -15,7 +21,10 @@ async def main():
         async with queue.iterator() as deliveries:
             async for message in deliveries:
                 async with message.process(requeue=SAFEST):
-                    work_off_body(message.body)
+                    if IN_A_THREAD:
+                        await asyncio.to_thread(work_off_body, message.body)
+                    else:
+                        work_off_body(message.body)
 
 
 asyncio.run(main())

@@ -1,0 +1,1 @@
+"""The pair beside what people would use instead: python -m benchmark.measure."""

@@ -1,0 +1,1 @@
+"""The figures of the README's analysis: python -m experiments.measure."""
