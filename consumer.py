@@ -288,7 +288,9 @@ class Consumer:
 def main() -> None:
     """Read the command line and start the consumer."""
     global processing_time
-    parser = argparse.ArgumentParser(description="Process orders from RabbitMQ.")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--processing-time", type=float, default=2, metavar="SECONDS")
     parser.add_argument("--count", type=int, default=math.inf, metavar="ORDERS")
     options = parser.parse_args()

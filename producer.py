@@ -348,7 +348,9 @@ class Publisher:
 
 def main() -> None:
     """Read the orders and publish them."""
-    parser = argparse.ArgumentParser(description="Publish orders to RabbitMQ.")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("FILE", nargs="?", help="an order a line; -: standard input")
     file_name = parser.parse_args().FILE
     # Raise KeyboardInterrupt for Ctrl-C and SIGTERM. (For Ctrl-C that is the default,

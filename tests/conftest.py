@@ -13,20 +13,22 @@ from rig.broker import Broker
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Put every temporary file into one folder, and clean up after SIGTERM and SIGHUP
-    as after Ctrl-C.
+    """Put all temporary files into one folder, and clean up after any of three signals.
+
+    Ctrl-C too, since Python leaves SIGINT ignored where a shell has ignored it.
     """
     folder = tempfile.TemporaryDirectory(prefix="orders-tests-")
     config.option.basetemp = Path(folder.name) / "pytest"
     config.add_cleanup(folder.cleanup)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """The node that most tests share."""
-    broker = Broker(tmp_path_factory.mktemp("node"))
+    # As in RabbitMQ 4.0 by default; 3.10 lets larger messages in.
+    broker = Broker(tmp_path_factory.mktemp("node"), "max_message_size = 16777216\n")
     try:
         yield broker.start()
     finally:

@@ -99,6 +99,6 @@ def test_help_of_both_scripts_tells_how_to_run_them(
     with Script(script, "--help") as run:
         assert run.wait() == 0
     assert run.lines["stdout"][0].startswith(f"usage: {script.name} ")
-    assert "RabbitMQ" in run.out
+    assert f"python3 {script.name}" in run.out and "AMQP_URL" in run.out
     assert all(argument in run.out for argument in taken)
     assert run.err == ""

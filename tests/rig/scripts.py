@@ -77,7 +77,7 @@ class Script:
                 text = line.decode("utf-8", "surrogateescape").rstrip("\n")
                 self.lines[name].append(text)
                 if self.label:
-                    print(f"{self.label} | {text}", flush=True)
+                    print(f"{self.label} | {text}\n", end="", flush=True)
 
     def __enter__(self) -> "Script":
         return self
