@@ -601,6 +601,14 @@ def test_order_whose_queue_is_deleted_in_mid_work_is_not_called_processed(
     assert "Processed" not in script.out
 
 
+def test_long_order_is_not_shown_in_full(broker: Broker, channel: Any) -> None:
+    publish(channel, order(1).replace("Иван".encode(), b"x" * 100_000))
+    with consumer(broker, "--count", 1, "--processing-time", 0) as script:
+        assert script.wait() == 0, script
+    assert "Received A-0001: 'xxx" in script.out
+    assert max(map(len, script.lines["stdout"])) < 600
+
+
 def test_message_id_that_is_no_text_does_not_crash_it(
     broker: Broker, channel: Any
 ) -> None:
