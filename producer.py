@@ -12,7 +12,7 @@
 The environment variable AMQP_URL says where RabbitMQ is. More is in README.md.
 """
 
-from __future__ import annotations
+from __future__ import annotations  # Python 3.8 can read "dict[str, Any]" with it
 
 import argparse
 import io
@@ -34,7 +34,8 @@ try:
 except ImportError:
     sys.exit("pika is missing: python3 -m pip install pika (apt: python3-pika)")
 
-# This script reports errors itself. Without a handler, pika's log would be shown, too.
+# This script reports errors itself. What pika logs would be printed, too, if there was
+# no handler at all. This one discards it.
 logging.getLogger("pika").addHandler(logging.NullHandler())
 # pika 1.5 warns of a change in 2.0, which the requirement above excludes.
 warnings.filterwarnings("ignore", "BlockingConnection is deprecated")
@@ -55,13 +56,14 @@ QUEUES = {
         # the queue is ever given a maximum length, refuse messages, do not drop any.)
         "x-dead-letter-strategy": "at-least-once",
         "x-overflow": "reject-publish",
-        # Treat a message like a rejected one when it was delivered again 19 times in
-        # vain, because its consumers crashed.
+        # Treat a message like a rejected one when 20 consumers crashed over it: after
+        # the first delivery there are at most 19 more.
         "x-delivery-limit": 19,
     },
     DEAD_LETTER_QUEUE: {
         "x-queue-type": "quorum",
-        # No limit, in effect. By default RabbitMQ deletes what was looked at 20 times.
+        # In effect no limit. To look at a message, the management page fetches it and
+        # puts it back; by default RabbitMQ deletes a message after 20 such deliveries.
         "x-delivery-limit": 2_000_000_000,
     },
 }
@@ -69,13 +71,15 @@ QUEUES = {
 # Errors that trying again does not cure: a part of their text, and advice.
 PERMANENT_ERRORS = {
     "ACCESS_REFUSED": "Check the user, the password and the permissions.",
+    # A vhost is a separate set of queues in one RabbitMQ, like a database in a server.
     "NOT_ALLOWED": "Check the vhost. To add one: rabbitmqctl add_vhost NAME",
     # The queue exists, with other arguments than in QUEUES.
     "inequivalent arg": "To delete the old queue: rabbitmqctl delete_queue NAME",
     "larger than": "The limit is max_message_size in rabbitmq.conf.",
-    # RabbitMQ had an alarm for longer than blocked_connection_timeout in AMQP_URL.
+    # RabbitMQ ran short of memory or disk space. (This error comes only with, for
+    # example, ?blocked_connection_timeout=60 at the end of AMQP_URL.)
     "Blocked connection": "Free memory or disk space where RabbitMQ runs.",
-    "CERTIFICATE_VERIFY_FAILED": "To trust the authority: SSL_CERT_FILE=ca.pem",
+    "CERTIFICATE_VERIFY_FAILED": "To trust it: export SSL_CERT_FILE=ca.pem",
 }
 
 
@@ -95,7 +99,7 @@ def parse_order(body: bytes) -> dict[str, Any]:
     try:
         document = body.decode("utf-8-sig")  # with or without a byte order mark
         order = json.loads(document, parse_float=Decimal)
-    except Exception as error:  # ValueError; others for 1e9999999999999999999, [[[[...
+    except Exception as error:  # ValueError; other kinds for 100,000 digits or brackets
         raise ValueError(f"not JSON in UTF-8: {error}") from None
     if not isinstance(order, dict):
         raise ValueError("not a JSON object")
@@ -105,7 +109,7 @@ def parse_order(body: bytes) -> dict[str, Any]:
             raise ValueError(f"{field} must be a string that is not blank")
     if not order["order_id"].isprintable():
         raise ValueError("order_id must be printable")
-    amount: Any = order.get("amount")
+    amount = order.get("amount", 0)
     is_number = isinstance(amount, (int, Decimal)) and not isinstance(amount, bool)
     if not is_number or amount <= 0:
         raise ValueError("amount must be a number greater than 0")
@@ -115,7 +119,8 @@ def parse_order(body: bytes) -> dict[str, Any]:
 def parse_url(url: str) -> pika.URLParameters:
     """Return the connection parameters in an AMQP URL. Exit with 2 if it is invalid."""
     try:
-        parts = urlsplit(url.encode().decode())  # an error if it was not UTF-8
+        url.encode()  # raises an error if the environment variable was not UTF-8
+        parts = urlsplit(url)
         behind_the_host = parts.path + parts.query + parts.fragment
         # In amqp://me:my/secret@host, the "/" would end the host. Write it as %2F.
         if parts.scheme in ("amqp", "amqps") and "@" not in behind_the_host:
@@ -149,7 +154,8 @@ def connect() -> Any:
     except Exception as error:  # AMQPError, OSError and others: make them one
         raise pika.exceptions.AMQPConnectionError(str(error) or repr(error)) from None
     for queue, arguments in QUEUES.items():
-        channel = connection.channel()  # a new one, since an error closes a channel
+        # A connection can have several channels. An error closes only its channel.
+        channel = connection.channel()
         try:
             channel.queue_declare(queue, durable=True, arguments=arguments)
         except pika.exceptions.ChannelClosedByBroker as error:
@@ -286,12 +292,13 @@ class Publisher:
 
     def on_confirm(self, frame: Any) -> None:
         """Note that RabbitMQ has stored (ack) or refused (nack) an order."""
-        tags = [frame.method.delivery_tag]
-        if frame.method.multiple:  # this one and all before it
-            tags = [tag for tag in self.unconfirmed if tag <= frame.method.delivery_tag]
+        answer = frame.method  # an object of pika's class Ack or Nack
+        tags = [answer.delivery_tag]
+        if answer.multiple:  # it is for this order and all before it
+            tags = [tag for tag in self.unconfirmed if tag <= answer.delivery_tag]
         for tag in tags:
             order = self.unconfirmed.pop(tag, None)
-            if order and isinstance(frame.method, pika.spec.Basic.Ack):
+            if order and isinstance(answer, pika.spec.Basic.Ack):
                 self.on_stored(order)
             elif order:
                 order.times_sent -= 1
@@ -353,8 +360,8 @@ def main() -> None:
     )
     parser.add_argument("FILE", nargs="?", help="an order a line; -: standard input")
     file_name = parser.parse_args().FILE
-    # Raise KeyboardInterrupt for Ctrl-C and SIGTERM. (For Ctrl-C that is the default,
-    # but not in the background of a shell script.)
+    # Raise KeyboardInterrupt for Ctrl-C (SIGINT) and SIGTERM. For SIGINT, Python does
+    # that by itself, but not where a shell script has started it with "&".
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if isinstance(sys.stdout, io.TextIOWrapper):  # It is None if it was closed.

@@ -157,7 +157,7 @@ def test_certificate_that_does_not_verify_ends_the_script(
     ) as run:
         assert run.wait() == 1, run
     assert "CERTIFICATE_VERIFY_FAILED" in run.err
-    assert run.err.endswith("\nTo trust the authority: SSL_CERT_FILE=ca.pem")
+    assert run.err.endswith("\nTo trust it: export SSL_CERT_FILE=ca.pem")
     assert "Traceback" not in run.err
     assert run.out == ""
     assert_no_secret(run)
