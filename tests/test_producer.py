@@ -169,9 +169,11 @@ def test_queue_that_refuses_orders_is_no_success(
     short_queue: Broker, channel: Any
 ) -> None:
     """In a transaction, RabbitMQ 4.0 would answer commit-ok, and drop them."""
-    options = {"url": short_queue.url(), "stdin": jsonl(5_000)}
-    with patched("producer", "producer.PATIENCE = 3", "-", **options) as script:
-        assert script.wait() == 1, script
+    with Network(short_queue.port) as network:
+        options = {"url": network.url(), "stdin": jsonl(5_000)}
+        with patched("producer", "producer.PATIENCE = 3", "-", **options) as script:
+            assert script.wait() == 1, script
+        assert network.bytes_from_client < 500_000, "it stops when an order is refused"
     told = re.search(r"(\d+) of 5000 orders stored for sure, (\d+) more", script.err)
     assert told and 200 <= int(told[1]) == ready(channel) < 1_000
     assert int(told[2]) == 0, "what is refused is not stored"
@@ -305,6 +307,7 @@ def test_frozen_at_the_very_end_all_is_stored(broker: Broker, channel: Any) -> N
         network.hold_up_at(CONNECTION_CLOSE)
         changes = "producer.PATIENCE = 3"
         with patched("producer", changes, url=network.url()) as script:
+            assert network.held.wait(60), "it closes the connection"
             assert script.wait() == 0, script
     assert script.err == "" and "5 of 5 orders stored" in script.out
 

@@ -36,7 +36,7 @@ SUITE = [
     "tests/test_faults.py",
 ]
 COMMAND = "-m pytest -c tests/pyproject.toml --rootdir . -x"
-LIMIT = 900  # seconds for the suite; what takes longer is caught as well
+LIMIT = 600  # seconds for the suite; what takes longer is caught as well
 
 
 class Mutation(NamedTuple):
