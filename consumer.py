@@ -23,7 +23,8 @@ import signal
 import sys
 import time
 import warnings
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent import futures
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, TextIO
 from urllib.parse import urlsplit
@@ -44,25 +45,27 @@ warnings.filterwarnings("ignore", "BlockingConnection is deprecated")
 
 QUEUE = "orders"
 DEAD_LETTER_QUEUE = "orders.dead"  # keeps the messages that cannot be processed
+# A message is sent to an exchange, which puts it into queues. This one puts it into the
+# queue whose name is the message's routing key.
+DEFAULT_EXCHANGE = ""
 QUEUES = {
     QUEUE: {
         # Keep each message on disk; in a cluster of several nodes, on most of them.
         "x-queue-type": "quorum",
-        # Move rejected messages to the dead-letter queue, by the default exchange "".
-        "x-dead-letter-exchange": "",
+        # Move a message that is rejected, or that has crashed its consumers 20 times,
+        # to the dead-letter queue, and remove it here only when it has arrived there.
+        "x-delivery-limit": 19,  # redeliveries, after the first delivery
+        "x-dead-letter-exchange": DEFAULT_EXCHANGE,
         "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
-        # Remove them here only when they are there. (This requires the next line: if
-        # the queue is ever given a maximum length, refuse messages, do not drop any.)
         "x-dead-letter-strategy": "at-least-once",
+        # If an operator limits the queue's length, refuse messages instead of dropping
+        # old ones. The strategy above requires this.
         "x-overflow": "reject-publish",
-        # Treat a message like a rejected one when 20 consumers crashed over it: after
-        # the first delivery there are at most 19 more.
-        "x-delivery-limit": 19,
     },
     DEAD_LETTER_QUEUE: {
         "x-queue-type": "quorum",
-        # In effect no limit. To look at a message, the management page fetches it and
-        # puts it back; by default RabbitMQ deletes a message after 20 such deliveries.
+        # In effect none. By default RabbitMQ deletes a message after 20 deliveries,
+        # and each look at it on the management page counts as one.
         "x-delivery-limit": 2_000_000_000,
     },
 }
@@ -75,8 +78,6 @@ PERMANENT_ERRORS = {
     # The queue exists, with other arguments than in QUEUES.
     "inequivalent arg": "To delete the old queue: rabbitmqctl delete_queue NAME",
     "larger than": "The limit is max_message_size in rabbitmq.conf.",
-    # RabbitMQ ran short of memory or disk space. (This error comes only with, for
-    # example, ?blocked_connection_timeout=60 at the end of AMQP_URL.)
     "Blocked connection": "Free memory or disk space where RabbitMQ runs.",
     "CERTIFICATE_VERIFY_FAILED": "To trust it: export SSL_CERT_FILE=ca.pem",
 }
@@ -96,15 +97,15 @@ def say(text: str, stream: TextIO = sys.stdout) -> None:
 def parse_order(body: bytes) -> dict[str, Any]:
     """Return the order in a message. Raise ValueError if there is no valid order."""
     try:
-        document = body.decode("utf-8-sig")  # with or without a byte order mark
-        order = json.loads(document, parse_float=Decimal)
-    except Exception as error:  # ValueError; other kinds for 100,000 digits or brackets
-        raise ValueError(f"not JSON in UTF-8: {error}") from None
+        text = body.decode("utf-8-sig")  # with or without a byte order mark
+        order = json.loads(text, parse_float=Decimal)  # amounts stay exact
+    except Exception as error:  # e.g. RecursionError, for 100,000 brackets
+        raise ValueError(f"not JSON in UTF-8: {error}") from error
     if not isinstance(order, dict):
         raise ValueError("not a JSON object")
     for field in ("order_id", "customer", "status"):
-        text = order.get(field)
-        if not isinstance(text, str) or not text.strip():
+        value = order.get(field)
+        if not isinstance(value, str) or not value.strip():
             raise ValueError(f"{field} must be a string that is not blank")
     if not order["order_id"].isprintable():
         raise ValueError("order_id must be printable")
@@ -118,7 +119,7 @@ def parse_order(body: bytes) -> dict[str, Any]:
 def parse_url(url: str) -> pika.URLParameters:
     """Return the connection parameters in an AMQP URL. Exit with 2 if it is invalid."""
     try:
-        url.encode()  # raises an error if the environment variable was not UTF-8
+        url.encode()  # fails if the environment variable had bytes that are not UTF-8
         parts = urlsplit(url)
         behind_the_host = parts.path + parts.query + parts.fragment
         # In amqp://me:my/secret@host, the "/" would end the host. Write it as %2F.
@@ -130,7 +131,8 @@ def parse_url(url: str) -> pika.URLParameters:
     sys.exit(2)
 
 
-# One URL, or several for the nodes of a cluster, separated by commas.
+# One URL, or several for the nodes of a cluster, separated by commas. Without /VHOST it
+# means the default vhost, whose name is "/".
 AMQP_URL = os.environ.get("AMQP_URL") or "amqp://guest:guest@localhost:5672"
 NODES = [parse_url(url.strip()) for url in AMQP_URL.split(",")]
 ADDRESS = ", ".join(f"{n.credentials.username}@{n.host}:{n.port}" for n in NODES)
@@ -150,10 +152,11 @@ def connect() -> Any:
     """Connect and declare the queues. Raise AMQPError if that fails."""
     try:
         connection = pika.BlockingConnection(NODES)  # the first that answers
-    except Exception as error:  # AMQPError, OSError and others: make them one
-        raise pika.exceptions.AMQPConnectionError(str(error) or repr(error)) from None
+    except Exception as error:  # of many kinds: make them one
+        raise pika.exceptions.AMQPError(str(error) or repr(error)) from error
     for queue, arguments in QUEUES.items():
-        # A connection can have several channels. An error closes only its channel.
+        # A channel is a session; a connection can carry several at once. An error ends
+        # only its channel. A durable queue is still there when RabbitMQ restarts.
         channel = connection.channel()
         try:
             channel.queue_declare(queue, durable=True, arguments=arguments)
@@ -196,18 +199,18 @@ class Consumer:
         self.connected = False
         self.outage = False  # and the user knows of it
         self.stopping = False
-        self.message: Any = None  # the message in hand
-        self.worker = ThreadPoolExecutor(max_workers=1)  # a thread for the work
+        self.message: Any = None
+        self.worker = futures.ThreadPoolExecutor(max_workers=1)  # one thread for work
         self.order_count = 0  # orders done since the queue was last empty
         self.busy_time = 0.0  # seconds that they took
 
     def stop(self, signal_number: int, frame: Any) -> None:
         """Stop after the order in hand; called by Python when a signal arrives."""
         if self.stopping:
-            os._exit(130)  # at once: 130 is what shells expect after Ctrl-C
+            os._exit(128 + signal_number)  # at once; shells expect this status
         self.stopping = True
         if not self.connected:
-            sys.exit()
+            sys.exit()  # ends run() wherever it is, by an exception
 
     def run(self) -> None:
         """Connect and consume. When the connection is lost, do it again."""
@@ -249,10 +252,13 @@ class Consumer:
                 " consumer_timeout, or the queue was deleted"
             )
 
-    def on_message(self, _: Any, method: Any, properties: Any, body: bytes) -> None:
+    def on_message(
+        self, channel: Any, method: Any, properties: Any, body: bytes
+    ) -> None:
         """Store a message for consume(). Called by pika in process_data_events().
 
-        `method` tells of this delivery, `properties` are what the producer has set.
+        Processing it in here would keep pika from sending heartbeats. `method` tells of
+        this delivery, `properties` are what the producer has set.
         """
         self.message = (method, properties, body)
 
@@ -261,6 +267,7 @@ class Consumer:
     ) -> None:
         """Process the order in a message, then acknowledge or reject the message."""
         start = time.monotonic()
+        # A future: it knows if the work is done, and its result or exception.
         work = self.worker.submit(receive_order, body, method.redelivered)
         self.wait_for(work, channel.connection)
         if not channel.consumer_tags:
@@ -285,14 +292,15 @@ class Consumer:
             total = f"{self.order_count} {orders} in {self.busy_time:.2f} s"
             say(f"Processed {work.result()} ({total})")
 
-    def wait_for(self, work: Future[str], connection: Any) -> None:
+    def wait_for(self, work: futures.Future[str], connection: Any) -> None:
         """Wait until the work is done. Meanwhile, keep the connection alive."""
         try:
             while not work.done():
-                wait([work], timeout=0.2)
+                with suppress(futures.TimeoutError):
+                    work.exception(timeout=0.2)  # returns when the work has ended
                 connection.process_data_events(time_limit=0)  # sends heartbeats
         finally:
-            wait([work])  # connection lost: finish this order before connecting again
+            work.exception()  # connection lost: finish this order before the next
 
 
 def main() -> None:
@@ -304,8 +312,8 @@ def main() -> None:
     parser.add_argument("--processing-time", type=float, default=2, metavar="SECONDS")
     parser.add_argument("--count", type=int, default=math.inf, metavar="ORDERS")
     options = parser.parse_args()
-    if not 0 <= options.processing_time < 1e6 or options.count < 1:
-        parser.error("SECONDS must be at least 0, and ORDERS at least 1")
+    if not 0 <= options.processing_time <= 86_400 or options.count < 1:
+        parser.error("SECONDS must be from 0 to 86400 (a day), ORDERS at least 1")
     processing_time = options.processing_time
     if isinstance(sys.stdout, io.TextIOWrapper):  # It is None if it was closed.
         # Print letters that the terminal does not have as \u escapes.

@@ -45,25 +45,27 @@ warnings.filterwarnings("ignore", "BlockingConnection is deprecated")
 
 QUEUE = "orders"
 DEAD_LETTER_QUEUE = "orders.dead"  # keeps the messages that cannot be processed
+# A message is sent to an exchange, which puts it into queues. This one puts it into the
+# queue whose name is the message's routing key.
+DEFAULT_EXCHANGE = ""
 QUEUES = {
     QUEUE: {
         # Keep each message on disk; in a cluster of several nodes, on most of them.
         "x-queue-type": "quorum",
-        # Move rejected messages to the dead-letter queue, by the default exchange "".
-        "x-dead-letter-exchange": "",
+        # Move a message that is rejected, or that has crashed its consumers 20 times,
+        # to the dead-letter queue, and remove it here only when it has arrived there.
+        "x-delivery-limit": 19,  # redeliveries, after the first delivery
+        "x-dead-letter-exchange": DEFAULT_EXCHANGE,
         "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
-        # Remove them here only when they are there. (This requires the next line: if
-        # the queue is ever given a maximum length, refuse messages, do not drop any.)
         "x-dead-letter-strategy": "at-least-once",
+        # If an operator limits the queue's length, refuse messages instead of dropping
+        # old ones. The strategy above requires this.
         "x-overflow": "reject-publish",
-        # Treat a message like a rejected one when 20 consumers crashed over it: after
-        # the first delivery there are at most 19 more.
-        "x-delivery-limit": 19,
     },
     DEAD_LETTER_QUEUE: {
         "x-queue-type": "quorum",
-        # In effect no limit. To look at a message, the management page fetches it and
-        # puts it back; by default RabbitMQ deletes a message after 20 such deliveries.
+        # In effect none. By default RabbitMQ deletes a message after 20 deliveries,
+        # and each look at it on the management page counts as one.
         "x-delivery-limit": 2_000_000_000,
     },
 }
@@ -76,8 +78,6 @@ PERMANENT_ERRORS = {
     # The queue exists, with other arguments than in QUEUES.
     "inequivalent arg": "To delete the old queue: rabbitmqctl delete_queue NAME",
     "larger than": "The limit is max_message_size in rabbitmq.conf.",
-    # RabbitMQ ran short of memory or disk space. (This error comes only with, for
-    # example, ?blocked_connection_timeout=60 at the end of AMQP_URL.)
     "Blocked connection": "Free memory or disk space where RabbitMQ runs.",
     "CERTIFICATE_VERIFY_FAILED": "To trust it: export SSL_CERT_FILE=ca.pem",
 }
@@ -97,15 +97,15 @@ def say(text: str, stream: TextIO = sys.stdout) -> None:
 def parse_order(body: bytes) -> dict[str, Any]:
     """Return the order in a message. Raise ValueError if there is no valid order."""
     try:
-        document = body.decode("utf-8-sig")  # with or without a byte order mark
-        order = json.loads(document, parse_float=Decimal)
-    except Exception as error:  # ValueError; other kinds for 100,000 digits or brackets
-        raise ValueError(f"not JSON in UTF-8: {error}") from None
+        text = body.decode("utf-8-sig")  # with or without a byte order mark
+        order = json.loads(text, parse_float=Decimal)  # amounts stay exact
+    except Exception as error:  # e.g. RecursionError, for 100,000 brackets
+        raise ValueError(f"not JSON in UTF-8: {error}") from error
     if not isinstance(order, dict):
         raise ValueError("not a JSON object")
     for field in ("order_id", "customer", "status"):
-        text = order.get(field)
-        if not isinstance(text, str) or not text.strip():
+        value = order.get(field)
+        if not isinstance(value, str) or not value.strip():
             raise ValueError(f"{field} must be a string that is not blank")
     if not order["order_id"].isprintable():
         raise ValueError("order_id must be printable")
@@ -119,7 +119,7 @@ def parse_order(body: bytes) -> dict[str, Any]:
 def parse_url(url: str) -> pika.URLParameters:
     """Return the connection parameters in an AMQP URL. Exit with 2 if it is invalid."""
     try:
-        url.encode()  # raises an error if the environment variable was not UTF-8
+        url.encode()  # fails if the environment variable had bytes that are not UTF-8
         parts = urlsplit(url)
         behind_the_host = parts.path + parts.query + parts.fragment
         # In amqp://me:my/secret@host, the "/" would end the host. Write it as %2F.
@@ -131,7 +131,8 @@ def parse_url(url: str) -> pika.URLParameters:
     sys.exit(2)
 
 
-# One URL, or several for the nodes of a cluster, separated by commas.
+# One URL, or several for the nodes of a cluster, separated by commas. Without /VHOST it
+# means the default vhost, whose name is "/".
 AMQP_URL = os.environ.get("AMQP_URL") or "amqp://guest:guest@localhost:5672"
 NODES = [parse_url(url.strip()) for url in AMQP_URL.split(",")]
 ADDRESS = ", ".join(f"{n.credentials.username}@{n.host}:{n.port}" for n in NODES)
@@ -151,10 +152,11 @@ def connect() -> Any:
     """Connect and declare the queues. Raise AMQPError if that fails."""
     try:
         connection = pika.BlockingConnection(NODES)  # the first that answers
-    except Exception as error:  # AMQPError, OSError and others: make them one
-        raise pika.exceptions.AMQPConnectionError(str(error) or repr(error)) from None
+    except Exception as error:  # of many kinds: make them one
+        raise pika.exceptions.AMQPError(str(error) or repr(error)) from error
     for queue, arguments in QUEUES.items():
-        # A connection can have several channels. An error closes only its channel.
+        # A channel is a session; a connection can carry several at once. An error ends
+        # only its channel. A durable queue is still there when RabbitMQ restarts.
         channel = connection.channel()
         try:
             channel.queue_declare(queue, durable=True, arguments=arguments)
@@ -216,7 +218,7 @@ def read_orders(lines: BinaryIO, file_name: str | None) -> list[Order]:
             try:
                 order = parse_order(body)
             except ValueError as error:
-                raise ValueError(f"{file_name}:{number}: {error}") from None
+                raise ValueError(f"{file_name}:{number}: {error}") from error
             orders.append(Order(order["order_id"], body))
     return orders
 
@@ -253,7 +255,7 @@ class Publisher:
             reason = self.trouble or f"RabbitMQ at {ADDRESS} does not answer"
             say(f"Giving up after {PATIENCE} s. {reason}", sys.stderr)
         self.report()
-        os._exit(0 if all_stored else 1)
+        os._exit(0 if all_stored else 1)  # sys.exit() would end this thread only
 
     def publish(self, connection: Any) -> None:
         """Publish the orders that are not stored yet, and wait for the confirmations.
@@ -261,12 +263,13 @@ class Publisher:
         With pika's public methods one has to wait for the confirmation of each order
         before the next one, which takes 15 times as long. So this method (and no other)
         uses pika's internal objects, `_impl`. They call the on_... methods below, while
-        `_flush_output` sends and receives until its condition is true.
+        `_flush_output` sends and receives until its condition is true, or raises an
+        AMQPError when the connection breaks.
         """
         channel = connection.channel()
         connection._impl.add_on_connection_blocked_callback(self.on_blocked)
         channel._impl.add_on_return_callback(self.on_return)
-        channel._impl.confirm_delivery(self.on_confirm)
+        channel._impl.confirm_delivery(self.on_confirm)  # turns confirmations on
         self.refusal = ""
         self.unconfirmed.clear()
         self.start_time = self.start_time or time.monotonic()
@@ -275,9 +278,11 @@ class Publisher:
         # orders at a time, and double that as long as all goes well.
         limit = 10
         # A delivery tag is the number of a message in its channel: 1, 2, 3 ...
-        # The last argument, "mandatory", gets an order back if there is no queue.
+        # If there is no queue, what is mandatory is returned.
         for tag, order in enumerate(remaining, start=1):
-            channel._impl.basic_publish("", QUEUE, order.body, order.properties(), True)
+            channel._impl.basic_publish(
+                DEFAULT_EXCHANGE, QUEUE, order.body, order.properties(), mandatory=True
+            )
             order.times_sent += 1
             self.unconfirmed[tag] = order
             if len(self.unconfirmed) == limit:
