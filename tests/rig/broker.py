@@ -88,15 +88,20 @@ class Broker(RabbitMqExecutor):
         }
 
     def start(self) -> "Broker":
-        """Boot it; if the very first time fails, on other ports, in another folder."""
-        if self._home == self._folder:  # it has never been started
-            wanted = self.port
+        """Boot it; once more if that fails.
+
+        The first time of all, that is on other ports and in another folder. Later, when
+        orders are in it, it is in the same place.
+        """
+        wanted, new = self.port, self._home == self._folder
+        if new:
             self._settle("first", wanted)
-            try:
-                return self._boot()
-            except RuntimeError as error:
-                print(error, file=sys.stderr)
-                self._settle("second", wanted)
+        try:
+            return self._boot()
+        except RuntimeError as error:
+            print(error, file=sys.stderr)
+        if new:
+            self._settle("second", wanted)
         return self._boot()
 
     def _settle(self, name: str, wanted: int) -> None:
