@@ -80,7 +80,8 @@ def test_interrupted_tests_leave_no_process_and_no_file(
     tmp_path: Path, number: int
 ) -> None:
     settings = ("-c", TESTS / "pyproject.toml", "--rootdir", ROOT)
-    command = ("-m", "pytest", *settings, TESTS / "test_consumer.py")
+    files = [TESTS / f"test_{script}.py" for script in ("consumer", "producer")]
+    command = ("-m", "pytest", *settings, "-n", 2, "--dist", "loadfile", *files)
     with Script(*command, **environment(tmp_path)) as run:
         wait_until(lambda: brokers_below(tmp_path), "its node is there")
         run.signal(number)
