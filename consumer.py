@@ -78,7 +78,7 @@ PERMANENT_ERRORS = {
     # The queue exists, with other arguments than in QUEUES.
     "inequivalent arg": "To delete the old queue: rabbitmqctl delete_queue NAME",
     "larger than": "The limit is max_message_size in rabbitmq.conf.",
-    "Blocked connection": "Free memory or disk space where RabbitMQ runs.",
+    # Python's TLS library reads this variable.
     "CERTIFICATE_VERIFY_FAILED": "To trust it: export SSL_CERT_FILE=ca.pem",
 }
 
@@ -119,7 +119,8 @@ def parse_order(body: bytes) -> dict[str, Any]:
 def parse_url(url: str) -> pika.URLParameters:
     """Return the connection parameters in an AMQP URL. Exit with 2 if it is invalid."""
     try:
-        url.encode()  # fails if the environment variable had bytes that are not UTF-8
+        # Python keeps bytes that are not UTF-8 as characters that this refuses.
+        url.encode()
         parts = urlsplit(url)
         behind_the_host = parts.path + parts.query + parts.fragment
         # In amqp://me:my/secret@host, the "/" would end the host. Write it as %2F.
@@ -148,7 +149,7 @@ def describe_or_exit(error: Exception) -> str:
     return f"RabbitMQ at {ADDRESS}: {text}"
 
 
-def connect() -> Any:
+def connect() -> pika.BlockingConnection:
     """Connect and declare the queues. Raise AMQPError if that fails."""
     try:
         connection = pika.BlockingConnection(NODES)  # the first that answers
@@ -204,7 +205,7 @@ class Consumer:
         self.order_count = 0  # orders done since the queue was last empty
         self.busy_time = 0.0  # seconds that they took
 
-    def stop(self, signal_number: int, frame: Any) -> None:
+    def stop(self, signal_number: int, *_: Any) -> None:
         """Stop after the order in hand; called by Python when a signal arrives."""
         if self.stopping:
             os._exit(128 + signal_number)  # at once; shells expect this status
@@ -216,7 +217,7 @@ class Consumer:
         """Connect and consume. When the connection is lost, do it again."""
         while not self.stopping:
             try:
-                with connect() as connection:
+                with connect() as connection:  # it is closed in the end
                     self.connected = True
                     self.consume(connection.channel())
             except pika.exceptions.AMQPError as error:
@@ -258,7 +259,8 @@ class Consumer:
         """Store a message for consume(). Called by pika in process_data_events().
 
         Processing it in here would keep pika from sending heartbeats. `method` tells of
-        this delivery, `properties` are what the producer has set.
+        this delivery (`delivery_tag` is its number), `properties` are what the producer
+        has set.
         """
         self.message = (method, properties, body)
 
@@ -271,13 +273,13 @@ class Consumer:
         work = self.worker.submit(receive_order, body, method.redelivered)
         self.wait_for(work, channel.connection)
         if not channel.consumer_tags:
-            return  # too late: RabbitMQ has cancelled the consumer and taken it back
+            return  # too late: when RabbitMQ cancels, it takes its message back
         error = work.exception()
         if error is None:
             self.orders_to_do -= 1
         if self.stopping or self.orders_to_do == 0:
             # Cancel before the acknowledgement, which makes RabbitMQ send the next one.
-            # The message in hand stays ours until the channel is closed.
+            # When we cancel, the message in hand stays ours.
             self.stopping = True
             channel.stop_consuming()
         if error is not None:
@@ -298,7 +300,8 @@ class Consumer:
             while not work.done():
                 with suppress(futures.TimeoutError):
                     work.exception(timeout=0.2)  # returns when the work has ended
-                connection.process_data_events(time_limit=0)  # sends heartbeats
+                # Send heartbeats: without them RabbitMQ closes the connection.
+                connection.process_data_events(time_limit=0)
         finally:
             work.exception()  # connection lost: finish this order before the next
 
@@ -315,8 +318,9 @@ def main() -> None:
     if not 0 <= options.processing_time <= 86_400 or options.count < 1:
         parser.error("SECONDS must be from 0 to 86400 (a day), ORDERS at least 1")
     processing_time = options.processing_time
-    if isinstance(sys.stdout, io.TextIOWrapper):  # It is None if it was closed.
-        # Print letters that the terminal does not have as \u escapes.
+    # Print letters that the terminal does not have as \u escapes. (If the output was
+    # closed from the start, there is None in place of the TextIOWrapper.)
+    if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     consumer = Consumer(options.count)
     signal.signal(signal.SIGINT, consumer.stop)

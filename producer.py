@@ -78,7 +78,7 @@ PERMANENT_ERRORS = {
     # The queue exists, with other arguments than in QUEUES.
     "inequivalent arg": "To delete the old queue: rabbitmqctl delete_queue NAME",
     "larger than": "The limit is max_message_size in rabbitmq.conf.",
-    "Blocked connection": "Free memory or disk space where RabbitMQ runs.",
+    # Python's TLS library reads this variable.
     "CERTIFICATE_VERIFY_FAILED": "To trust it: export SSL_CERT_FILE=ca.pem",
 }
 
@@ -119,7 +119,8 @@ def parse_order(body: bytes) -> dict[str, Any]:
 def parse_url(url: str) -> pika.URLParameters:
     """Return the connection parameters in an AMQP URL. Exit with 2 if it is invalid."""
     try:
-        url.encode()  # fails if the environment variable had bytes that are not UTF-8
+        # Python keeps bytes that are not UTF-8 as characters that this refuses.
+        url.encode()
         parts = urlsplit(url)
         behind_the_host = parts.path + parts.query + parts.fragment
         # In amqp://me:my/secret@host, the "/" would end the host. Write it as %2F.
@@ -148,7 +149,7 @@ def describe_or_exit(error: Exception) -> str:
     return f"RabbitMQ at {ADDRESS}: {text}"
 
 
-def connect() -> Any:
+def connect() -> pika.BlockingConnection:
     """Connect and declare the queues. Raise AMQPError if that fails."""
     try:
         connection = pika.BlockingConnection(NODES)  # the first that answers
@@ -197,7 +198,7 @@ class Order:
         return pika.BasicProperties(
             content_type="application/json",
             delivery_mode=2,  # persistent: on disk
-            message_id=self.order_id[:60],  # 240 bytes at most; 255 are allowed
+            message_id=self.order_id[:60],  # for tools; at most 255 bytes are allowed
             timestamp=int(time.time()),
         )
 
@@ -232,12 +233,13 @@ class Publisher:
         self.unconfirmed: dict[int, Order] = {}  # the published orders by delivery tag
         self.refusal = ""  # why RabbitMQ did not accept an order
         self.trouble = ""  # the last error, until it is over
-        self.trouble_time = 0.0  # when it happened
+        self.trouble_time = 0.0
         self.start_time = 0.0  # when it began to publish
         self.last_time = time.monotonic()  # when the last order was stored
 
     def run(self) -> None:
         """Connect and publish. If that fails, go on with the remaining orders."""
+        # A daemon thread does not keep the script from ending.
         threading.Thread(target=self.give_up_in_time, daemon=True).start()
         while self.stored_count < len(self.orders):
             try:
@@ -250,7 +252,8 @@ class Publisher:
         """Exit with 1 if no order gets stored; in a thread, since pika may hang."""
         while time.monotonic() < self.last_time + PATIENCE:
             time.sleep(0.1)
-        all_stored = self.stored_count == len(self.orders)  # it hangs at the end
+        # Even if all are stored, pika may hang while it closes the connection.
+        all_stored = self.stored_count == len(self.orders)
         if not all_stored:
             reason = self.trouble or f"RabbitMQ at {ADDRESS} does not answer"
             say(f"Giving up after {PATIENCE} s. {reason}", sys.stderr)
@@ -274,8 +277,8 @@ class Publisher:
         self.unconfirmed.clear()
         self.start_time = self.start_time or time.monotonic()
         remaining = [order for order in self.orders if not order.stored]
-        # If the connection breaks, what is unconfirmed is sent again. So begin with few
-        # orders at a time, and double that as long as all goes well.
+        # If the connection breaks, what is unconfirmed is sent again, and may be stored
+        # twice. So begin with few at a time, and double that as long as all goes well.
         limit = 10
         # A delivery tag is the number of a message in its channel: 1, 2, 3 ...
         # If there is no queue, what is mandatory is returned.
@@ -312,8 +315,8 @@ class Publisher:
     def on_return(self, *_: Any) -> None:
         """Note that an order came back since there is no queue.
 
-        RabbitMQ confirms it nevertheless. In order not to count it as stored, forget
-        all that is unconfirmed; it will be sent again.
+        RabbitMQ confirms it nevertheless, and does not say which it was. In order not
+        to count it as stored, forget all that is unconfirmed; it will be sent again.
         """
         self.refusal = f"there is no queue {QUEUE}"
         self.unconfirmed.clear()
@@ -369,8 +372,9 @@ def main() -> None:
     # that by itself, but not where a shell script has started it with "&".
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # It is None if it was closed.
-        # Print letters that the terminal does not have as \u escapes.
+    # Print letters that the terminal does not have as \u escapes. (If the output was
+    # closed from the start, there is None in place of the TextIOWrapper.)
+    if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with open_input(file_name) as lines:
