@@ -119,12 +119,11 @@ def parse_order(body: bytes) -> dict[str, Any]:
 def parse_url(url: str) -> pika.URLParameters:
     """Return the connection parameters in an AMQP URL. Exit with 2 if it is invalid."""
     try:
-        # Python keeps bytes that are not UTF-8 as characters that this refuses.
-        url.encode()
         parts = urlsplit(url)
-        behind_the_host = parts.path + parts.query + parts.fragment
+        is_amqp = parts.scheme in ("amqp", "amqps") and url.isprintable()
         # In amqp://me:my/secret@host, the "/" would end the host. Write it as %2F.
-        if parts.scheme in ("amqp", "amqps") and "@" not in behind_the_host:
+        behind_the_host = parts.path + parts.query + parts.fragment
+        if is_amqp and "@" not in behind_the_host:
             return pika.URLParameters(url)
     except Exception:  # do not print its text: the password could be in it
         pass
@@ -201,7 +200,7 @@ class Consumer:
         self.outage = False  # and the user knows of it
         self.stopping = False
         self.message: Any = None
-        self.worker = futures.ThreadPoolExecutor(max_workers=1)  # one thread for work
+        self.worker = futures.ThreadPoolExecutor(max_workers=1)
         self.order_count = 0  # orders done since the queue was last empty
         self.busy_time = 0.0  # seconds that they took
 
@@ -307,7 +306,6 @@ class Consumer:
 
 
 def main() -> None:
-    """Read the command line and start the consumer."""
     global processing_time
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -318,8 +316,8 @@ def main() -> None:
     if not 0 <= options.processing_time <= 86_400 or options.count < 1:
         parser.error("SECONDS must be from 0 to 86400 (a day), ORDERS at least 1")
     processing_time = options.processing_time
-    # Print letters that the terminal does not have as \u escapes. (If the output was
-    # closed from the start, there is None in place of the TextIOWrapper.)
+    # Print letters that the terminal does not have as \u escapes, as sys.stderr does by
+    # itself. (If the output was closed, there is None in place of the TextIOWrapper.)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     consumer = Consumer(options.count)

@@ -119,12 +119,11 @@ def parse_order(body: bytes) -> dict[str, Any]:
 def parse_url(url: str) -> pika.URLParameters:
     """Return the connection parameters in an AMQP URL. Exit with 2 if it is invalid."""
     try:
-        # Python keeps bytes that are not UTF-8 as characters that this refuses.
-        url.encode()
         parts = urlsplit(url)
-        behind_the_host = parts.path + parts.query + parts.fragment
+        is_amqp = parts.scheme in ("amqp", "amqps") and url.isprintable()
         # In amqp://me:my/secret@host, the "/" would end the host. Write it as %2F.
-        if parts.scheme in ("amqp", "amqps") and "@" not in behind_the_host:
+        behind_the_host = parts.path + parts.query + parts.fragment
+        if is_amqp and "@" not in behind_the_host:
             return pika.URLParameters(url)
     except Exception:  # do not print its text: the password could be in it
         pass
@@ -186,15 +185,12 @@ SAMPLES = """\
 
 @dataclass
 class Order:
-    """An order, and what has become of it."""
-
     order_id: str
     body: bytes
     times_sent: int = 0  # not counting when RabbitMQ refused it
     stored: bool = False  # RabbitMQ has confirmed it
 
     def properties(self) -> pika.BasicProperties:
-        """Return what is sent along with the body."""
         return pika.BasicProperties(
             content_type="application/json",
             delivery_mode=2,  # persistent: on disk
@@ -260,14 +256,14 @@ class Publisher:
         self.report()
         os._exit(0 if all_stored else 1)  # sys.exit() would end this thread only
 
-    def publish(self, connection: Any) -> None:
+    def publish(self, connection: pika.BlockingConnection) -> None:
         """Publish the orders that are not stored yet, and wait for the confirmations.
 
         With pika's public methods one has to wait for the confirmation of each order
         before the next one, which takes 15 times as long. So this method (and no other)
-        uses pika's internal objects, `_impl`. They call the on_... methods below, while
-        `_flush_output` sends and receives until its condition is true, or raises an
-        AMQPError when the connection breaks.
+        uses pika's internal objects, `_impl`. They call the on_... methods below, but
+        only within `_flush_output`, which sends and receives until its condition is
+        true. It raises an AMQPError when the connection breaks.
         """
         channel = connection.channel()
         connection._impl.add_on_connection_blocked_callback(self.on_blocked)
@@ -299,8 +295,12 @@ class Publisher:
             raise pika.exceptions.AMQPError(self.refusal)
 
     def on_confirm(self, frame: Any) -> None:
-        """Note that RabbitMQ has stored (ack) or refused (nack) an order."""
-        answer = frame.method  # an object of pika's class Ack or Nack
+        """Note that RabbitMQ has stored or refused an order.
+
+        `frame` is what pika has received; its `method` is an object of the class Ack
+        (stored) or Nack (refused).
+        """
+        answer = frame.method
         tags = [answer.delivery_tag]
         if answer.multiple:  # it is for this order and all before it
             tags = [tag for tag in self.unconfirmed if tag <= answer.delivery_tag]
@@ -315,14 +315,14 @@ class Publisher:
     def on_return(self, *_: Any) -> None:
         """Note that an order came back since there is no queue.
 
-        RabbitMQ confirms it nevertheless, and does not say which it was. In order not
-        to count it as stored, forget all that is unconfirmed; it will be sent again.
+        RabbitMQ confirms it nevertheless, a moment later. In order not to count it as
+        stored, forget all that is unconfirmed (the delivery tag of this one is not
+        given). All of it will be sent again, and some of it may be stored twice.
         """
         self.refusal = f"there is no queue {QUEUE}"
         self.unconfirmed.clear()
 
     def on_stored(self, order: Order) -> None:
-        """Count a stored order, and show it."""
         order.stored = True
         self.stored_count += 1
         self.last_time = time.monotonic()
@@ -334,7 +334,7 @@ class Publisher:
         elif self.stored_count % 1000 == 0 and os.isatty(2):
             print(f"{self.stored_count} orders stored", end="\r", file=sys.stderr)
 
-    def on_blocked(self, _: Any, frame: Any) -> None:
+    def on_blocked(self, connection: Any, frame: Any) -> None:
         """Note that RabbitMQ accepts no orders as it is low on memory or disk space."""
         self.tell(f"RabbitMQ at {ADDRESS} holds orders up: {frame.method.reason}")
 
@@ -362,7 +362,6 @@ class Publisher:
 
 
 def main() -> None:
-    """Read the orders and publish them."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -372,8 +371,8 @@ def main() -> None:
     # that by itself, but not where a shell script has started it with "&".
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # Print letters that the terminal does not have as \u escapes. (If the output was
-    # closed from the start, there is None in place of the TextIOWrapper.)
+    # Print letters that the terminal does not have as \u escapes, as sys.stderr does by
+    # itself. (If the output was closed, there is None in place of the TextIOWrapper.)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
