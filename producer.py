@@ -17,7 +17,6 @@ from __future__ import annotations  # Python 3.8 can read "dict[str, Any]" with 
 import argparse
 import io
 import json
-import logging
 import os
 import signal
 import sys
@@ -34,9 +33,6 @@ try:
 except ImportError:
     sys.exit("pika is missing: python3 -m pip install pika (apt: python3-pika)")
 
-# This script reports errors itself. What pika logs would be printed, too, if there was
-# no handler at all. This one discards it.
-logging.getLogger("pika").addHandler(logging.NullHandler())
 # pika 1.5 warns of a change in 2.0, which the requirement above excludes.
 warnings.filterwarnings("ignore", "BlockingConnection is deprecated")
 
