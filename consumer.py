@@ -116,6 +116,7 @@ def parse_url(url: str) -> pika.URLParameters:
     """Return the connection parameters in an AMQP URL. Exit with 2 if it is invalid."""
     try:
         parts = urlsplit(url)
+        # Bytes that are not UTF-8 become characters that are not printable.
         is_amqp = parts.scheme in ("amqp", "amqps") and url.isprintable()
         # In amqp://me:my/secret@host, the "/" would end the host. Write it as %2F.
         behind_the_host = parts.path + parts.query + parts.fragment

@@ -116,6 +116,7 @@ def parse_url(url: str) -> pika.URLParameters:
     """Return the connection parameters in an AMQP URL. Exit with 2 if it is invalid."""
     try:
         parts = urlsplit(url)
+        # Bytes that are not UTF-8 become characters that are not printable.
         is_amqp = parts.scheme in ("amqp", "amqps") and url.isprintable()
         # In amqp://me:my/secret@host, the "/" would end the host. Write it as %2F.
         behind_the_host = parts.path + parts.query + parts.fragment
@@ -189,8 +190,8 @@ class Order:
     def properties(self) -> pika.BasicProperties:
         return pika.BasicProperties(
             content_type="application/json",
-            delivery_mode=2,  # persistent: on disk
-            message_id=self.order_id[:60],  # for tools; at most 255 bytes are allowed
+            delivery_mode=2,  # persistent (which matters in a classic queue only)
+            message_id=self.order_id[:60],  # up to 4 bytes each; 255 are allowed
             timestamp=int(time.time()),
         )
 
@@ -257,9 +258,10 @@ class Publisher:
 
         With pika's public methods one has to wait for the confirmation of each order
         before the next one, which takes 15 times as long. So this method (and no other)
-        uses pika's internal objects, `_impl`. They call the on_... methods below, but
-        only within `_flush_output`, which sends and receives until its condition is
-        true. It raises an AMQPError when the connection breaks.
+        uses pika's internal objects, `_impl`. Their `basic_publish` does not wait.
+        `_flush_output` does: it sends and receives until its condition is true, and
+        meanwhile calls the on_... methods below. It raises an AMQPError when the
+        connection or the channel ends.
         """
         channel = connection.channel()
         connection._impl.add_on_connection_blocked_callback(self.on_blocked)
@@ -327,7 +329,7 @@ class Publisher:
             self.trouble = ""
         if len(self.orders) <= 20:
             say(f"Stored {order.order_id}")
-        elif self.stored_count % 1000 == 0 and os.isatty(2):
+        elif self.stored_count % 1000 == 0 and os.isatty(2):  # stderr is a terminal
             print(f"{self.stored_count} orders stored", end="\r", file=sys.stderr)
 
     def on_blocked(self, connection: Any, frame: Any) -> None:

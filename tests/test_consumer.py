@@ -614,6 +614,7 @@ def test_message_id_that_is_no_text_does_not_crash_it(
 ) -> None:
     """pika gives a short string that is no UTF-8 as bytes (and itself sends none)."""
     publish(channel, b"no order", message_id="@@")
+    wait_until(lambda: ready(channel) == 1, "it is in the queue")
     channel.queue_purge("orders")
     impl = channel.connection.channel()._impl
     properties = pika.BasicProperties(message_id="@@")
@@ -622,6 +623,7 @@ def test_message_id_that_is_no_text_does_not_crash_it(
         piece.replace(b"@@", b"\xff\xfe") for piece in encode()
     ]
     impl.basic_publish("", "orders", b"no order", properties)
+    wait_until(lambda: ready(channel) == 1, "it is there, before an order that follows")
     publish(channel, order(2))
     with consumer(broker, "--count", 1, "--processing-time", 0) as script:
         assert script.wait() == 0, script
