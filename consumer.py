@@ -93,7 +93,7 @@ def say(text: str, stream: TextIO = sys.stdout) -> None:
 def parse_order(body: bytes) -> dict[str, Any]:
     """Return the order in a message. Raise ValueError if there is no valid order."""
     try:
-        text = body.decode("utf-8-sig")  # with or without a byte order mark
+        text = body.decode("utf-8-sig")  # with or without Windows' byte order mark
         order = json.loads(text, parse_float=Decimal)  # amounts stay exact
     except Exception as error:  # e.g. RecursionError, for 100,000 brackets
         raise ValueError(f"not JSON in UTF-8: {error}") from error
@@ -116,11 +116,9 @@ def parse_url(url: str) -> pika.URLParameters:
     """Return the connection parameters in an AMQP URL. Exit with 2 if it is invalid."""
     try:
         parts = urlsplit(url)
-        # Bytes that are not UTF-8 become characters that are not printable.
-        is_amqp = parts.scheme in ("amqp", "amqps") and url.isprintable()
         # In amqp://me:my/secret@host, the "/" would end the host. Write it as %2F.
         behind_the_host = parts.path + parts.query + parts.fragment
-        if is_amqp and "@" not in behind_the_host:
+        if parts.scheme in ("amqp", "amqps") and "@" not in behind_the_host:
             return pika.URLParameters(url)
     except Exception:  # do not print its text: the password could be in it
         pass
@@ -146,7 +144,7 @@ def describe_or_exit(error: Exception) -> str:
 
 
 def connect() -> pika.BlockingConnection:
-    """Connect and declare the queues. Raise AMQPError if that fails."""
+    """Connect and declare (create) the queues. Raise AMQPError if that fails."""
     try:
         connection = pika.BlockingConnection(NODES)  # the first that answers
     except Exception as error:  # of many kinds: make them one
@@ -207,7 +205,7 @@ class Consumer:
             os._exit(128 + signal_number)  # at once; shells expect this status
         self.stopping = True
         if not self.connected:
-            sys.exit()  # ends run() wherever it is, by an exception
+            sys.exit()  # do not wait for connect(); run() does not catch SystemExit
 
     def run(self) -> None:
         """Connect and consume. When the connection is lost, do it again."""
@@ -239,7 +237,7 @@ class Consumer:
             if self.message:
                 self.handle_message(channel, *self.message)
             elif self.stopping:
-                channel.stop_consuming()
+                channel.stop_consuming()  # gives back what on_message() has not got
             else:
                 self.order_count = 0
                 self.busy_time = 0.0
@@ -294,12 +292,15 @@ class Consumer:
         """Wait until the work is done. Meanwhile, keep the connection alive."""
         try:
             while not work.done():
+                # Wait for its end, but at most 0.2 s: then comes a TimeoutError. An
+                # exception of the work itself is returned, not raised.
                 with suppress(futures.TimeoutError):
-                    work.exception(timeout=0.2)  # returns when the work has ended
+                    work.exception(timeout=0.2)
                 # Send heartbeats: without them RabbitMQ closes the connection.
                 connection.process_data_events(time_limit=0)
         finally:
-            work.exception()  # connection lost: finish this order before the next
+            # If the connection was lost, too, finish this order before the next.
+            work.exception()
 
 
 def main() -> None:

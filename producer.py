@@ -93,7 +93,7 @@ def say(text: str, stream: TextIO = sys.stdout) -> None:
 def parse_order(body: bytes) -> dict[str, Any]:
     """Return the order in a message. Raise ValueError if there is no valid order."""
     try:
-        text = body.decode("utf-8-sig")  # with or without a byte order mark
+        text = body.decode("utf-8-sig")  # with or without Windows' byte order mark
         order = json.loads(text, parse_float=Decimal)  # amounts stay exact
     except Exception as error:  # e.g. RecursionError, for 100,000 brackets
         raise ValueError(f"not JSON in UTF-8: {error}") from error
@@ -116,11 +116,9 @@ def parse_url(url: str) -> pika.URLParameters:
     """Return the connection parameters in an AMQP URL. Exit with 2 if it is invalid."""
     try:
         parts = urlsplit(url)
-        # Bytes that are not UTF-8 become characters that are not printable.
-        is_amqp = parts.scheme in ("amqp", "amqps") and url.isprintable()
         # In amqp://me:my/secret@host, the "/" would end the host. Write it as %2F.
         behind_the_host = parts.path + parts.query + parts.fragment
-        if is_amqp and "@" not in behind_the_host:
+        if parts.scheme in ("amqp", "amqps") and "@" not in behind_the_host:
             return pika.URLParameters(url)
     except Exception:  # do not print its text: the password could be in it
         pass
@@ -146,7 +144,7 @@ def describe_or_exit(error: Exception) -> str:
 
 
 def connect() -> pika.BlockingConnection:
-    """Connect and declare the queues. Raise AMQPError if that fails."""
+    """Connect and declare (create) the queues. Raise AMQPError if that fails."""
     try:
         connection = pika.BlockingConnection(NODES)  # the first that answers
     except Exception as error:  # of many kinds: make them one
@@ -190,7 +188,7 @@ class Order:
     def properties(self) -> pika.BasicProperties:
         return pika.BasicProperties(
             content_type="application/json",
-            delivery_mode=2,  # persistent (which matters in a classic queue only)
+            delivery_mode=2,  # persistent (a quorum queue keeps all messages anyway)
             message_id=self.order_id[:60],  # up to 4 bytes each; 255 are allowed
             timestamp=int(time.time()),
         )
@@ -227,7 +225,7 @@ class Publisher:
         self.refusal = ""  # why RabbitMQ did not accept an order
         self.trouble = ""  # the last error, until it is over
         self.trouble_time = 0.0
-        self.start_time = 0.0  # when it began to publish
+        self.start_time = 0.0
         self.last_time = time.monotonic()  # when the last order was stored
 
     def run(self) -> None:
@@ -242,7 +240,10 @@ class Publisher:
                 time.sleep(1)
 
     def give_up_in_time(self) -> None:
-        """Exit with 1 if no order gets stored; in a thread, since pika may hang."""
+        """Exit with 1 if no order gets stored; in a thread, since pika may hang.
+
+        It needs no lock: it only reads, and a value that is a moment old does no harm.
+        """
         while time.monotonic() < self.last_time + PATIENCE:
             time.sleep(0.1)
         # Even if all are stored, pika may hang while it closes the connection.
@@ -258,15 +259,16 @@ class Publisher:
 
         With pika's public methods one has to wait for the confirmation of each order
         before the next one, which takes 15 times as long. So this method (and no other)
-        uses pika's internal objects, `_impl`. Their `basic_publish` does not wait.
-        `_flush_output` does: it sends and receives until its condition is true, and
-        meanwhile calls the on_... methods below. It raises an AMQPError when the
-        connection or the channel ends.
+        uses what is internal in pika: the `_impl` objects, which do not wait, and
+        `_flush_output`, which does. It sends and receives until its condition is true,
+        and meanwhile calls the on_... methods below. It raises an AMQPError when
+        RabbitMQ or the network ends the connection.
         """
         channel = connection.channel()
         connection._impl.add_on_connection_blocked_callback(self.on_blocked)
         channel._impl.add_on_return_callback(self.on_return)
-        channel._impl.confirm_delivery(self.on_confirm)  # turns confirmations on
+        # Turn confirmations on, for all that is published from here.
+        channel._impl.confirm_delivery(self.on_confirm)
         self.refusal = ""
         self.unconfirmed.clear()
         self.start_time = self.start_time or time.monotonic()
