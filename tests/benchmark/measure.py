@@ -36,7 +36,7 @@ from rig.measuring import (
 )
 from rig.orders import names, ready, write_orders
 from rig.programs import own_broker, run
-from rig.scripts import CONSUMER, PRODUCER, Script
+from rig.scripts import PRODUCER, Script
 
 PEERS = Path(__file__).resolve().parent / "peers"
 QUEUES = ["orders", "orders.dead", "peer", "peer.DQ", "peer.XQ"]
@@ -85,7 +85,7 @@ GROUPS = list(dict.fromkeys(way.group for way in SEND))
 
 LATE = "at least once: acknowledged after the work"
 EARLY = "at most once: acknowledged before the work"
-CONSUME = (CONSUMER, "--processing-time", "0")
+CONSUME = peer("consumer_without_work")
 PIKA, AIO_PIKA = peer("pika_drain"), peer("aio_pika_drain")
 CELERY = ("-m", "celery", "--quiet", "-A", "celery_app", "worker", "--concurrency", "1")
 DRAMATIQ = ("-m", "dramatiq", "dramatiq_app", "--processes", "1", "--threads", "1")
