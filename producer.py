@@ -258,10 +258,10 @@ class Publisher:
         """Publish the orders that are not stored yet, and wait for the confirmations.
 
         With pika's public methods one has to wait for the confirmation of each order
-        before the next one, which takes 15 times as long. So this method (and no other)
-        uses what is internal in pika: the `_impl` objects, which do not wait, and
-        `_flush_output`, which does. It sends and receives until its condition is true,
-        and meanwhile calls the on_... methods below. It raises an AMQPError when
+        before the next one, which takes ten times as long. So this method uses (and no
+        other does) what is internal in pika: the `_impl` objects, which do not wait,
+        and `_flush_output`, which does. It sends and receives until its condition is
+        true, and meanwhile calls the on_... methods below. It raises an AMQPError when
         RabbitMQ or the network ends the connection.
         """
         channel = connection.channel()
