@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rig.broker import Broker, wait_until
 from rig.notes import Notes
-from rig.orders import an_order, declared, messages, ready
+from rig.orders import an_order, declared, messages, ready, write_orders
 from rig.scripts import Script, consumer, producer
 
 PROPERTY = settings(
@@ -32,16 +32,19 @@ serial = itertools.count(1)
 
 
 def test_order_that_the_terminal_cannot_show_is_processed_all_the_same(
-    broker: Broker, channel: Any
+    broker: Broker, channel: Any, tmp_path: Path
 ) -> None:
-    with producer(broker, PYTHONIOENCODING="latin-1") as script:
+    orders = write_orders(tmp_path / "orders.jsonl", ["Заказ-1"])
+    with producer(broker, orders, PYTHONIOENCODING="latin-1") as script:
         assert script.wait() == 0, script
     with consumer(
-        broker, "--processing-time", 0, "--count", 5, PYTHONIOENCODING="latin-1"
+        broker, "--processing-time", 0, "--count", 1, PYTHONIOENCODING="latin-1"
     ) as worker:
         assert worker.wait() == 0, worker
-    assert r"ORD-001: '\u0418\u0432\u0430\u043d" in worker.out
-    assert "Stored ORD-001" in script.out
+    name = r"\u0417\u0430\u043a\u0430\u0437-1"
+    assert f"Stored {name}" in script.out
+    assert f"Received {name}: " in worker.out
+    assert f"Processed {name} " in worker.out
     assert ready(channel, "orders.dead") == 0
 
 
