@@ -37,14 +37,14 @@ class Network:
 
     It cuts every connection at the bytes `cut_at`, or `cut_after` so many, of the
     client. Every `chunk` bytes wait for `pause` seconds in either direction.
-    `bytes_from_client` and `bytes_from_broker` count what went through it.
+    `bytes_from_client` counts what went through it.
     """
 
     def __init__(self, port: int) -> None:
         self.chunk, self.pause, self.hold_at = 65536, 0.0, b""
         self.cut_at, self.cut_after = b"", sys.maxsize
         self.held = threading.Event()
-        self.bytes_from_client = self.bytes_from_broker = 0
+        self.bytes_from_client = 0
         self._target = port
         self._closing = threading.Event()
         self._links: List[Link] = []
@@ -119,9 +119,7 @@ class Network:
                 if not data:
                     break
                 tail = tail[-8:] + data
-                if source is link.broker:
-                    self.bytes_from_broker += len(data)
-                else:
+                if source is link.client:
                     self.bytes_from_client += len(data)
                     self._look_at(link, tail)
                     data = data[: max(self.cut_after - passed, 0)]
