@@ -160,6 +160,9 @@ def connect() -> pika.BlockingConnection:
             if "ACCESS_REFUSED" not in error.reply_text:
                 connection.close()
                 raise
+            # pika 1.5 raises this error once more: let it do so here.
+            with suppress(pika.exceptions.ChannelClosedByBroker):
+                connection.process_data_events()
     return connection
 
 

@@ -23,6 +23,7 @@ import sys
 import threading
 import time
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, BinaryIO, TextIO
@@ -160,6 +161,9 @@ def connect() -> pika.BlockingConnection:
             if "ACCESS_REFUSED" not in error.reply_text:
                 connection.close()
                 raise
+            # pika 1.5 raises this error once more: let it do so here.
+            with suppress(pika.exceptions.ChannelClosedByBroker):
+                connection.process_data_events()
     return connection
 
 
