@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import Any, Iterator
 
-from PIL import Image  # type: ignore[import-not-found, unused-ignore]
-from selenium import webdriver  # type: ignore[import-not-found, unused-ignore]
+from PIL import Image
+from selenium import webdriver
 
 from rig.broker import Broker, free_ports, wait_until
 from rig.programs import run
