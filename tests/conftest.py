@@ -8,8 +8,9 @@ from typing import Any, Iterator
 
 import pika
 import pytest
+from xdist.workermanage import NodeManager
 
-from rig.broker import Broker
+from rig.broker import LIMIT, Broker
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -22,6 +23,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(folder.cleanup)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
+    # A process that is booting a node has to end that, too, before pytest kills it.
+    NodeManager.EXIT_TIMEOUT = LIMIT / 2
 
 
 @pytest.fixture(scope="session")
