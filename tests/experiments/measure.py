@@ -431,6 +431,7 @@ def five_by_http(work: float, outage: float = 0, again: bool = False) -> Result:
             time.sleep(outage)
             servers.append(stack.enter_context(http_worker(work, port))[0])
         caller.wait_for("Done")
+        all_done(servers, len(seen(caller, "(Answered)")))  # all lines are read
         origin = seen(caller, r"Calling (\S+)")[0][1]
         end = seen(caller, "(Done)")[0][1]
         failed = {arrival - origin for _, arrival in seen(caller, r"(Failed) ")}
