@@ -137,8 +137,8 @@ def describe_or_exit(error: Exception) -> str:
     """Return a text for an error. Exit with 1 if it is a permanent error."""
     text = str(error) or repr(error)
     for part, advice in PERMANENT_ERRORS.items():
-        # "NOT_ALLOWED" with a connection limit is not permanent.
-        if part in text and "connection limit" not in text:
+        # NOT_ALLOWED because of a limit, as of connections, is not permanent.
+        if part in text and " limit " not in text:
             sys.exit(f"RabbitMQ at {ADDRESS}: {text}\n{advice}")
     return f"RabbitMQ at {ADDRESS}: {text}"
 

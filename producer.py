@@ -138,8 +138,8 @@ def describe_or_exit(error: Exception) -> str:
     """Return a text for an error. Exit with 1 if it is a permanent error."""
     text = str(error) or repr(error)
     for part, advice in PERMANENT_ERRORS.items():
-        # "NOT_ALLOWED" with a connection limit is not permanent.
-        if part in text and "connection limit" not in text:
+        # NOT_ALLOWED because of a limit, as of connections, is not permanent.
+        if part in text and " limit " not in text:
             sys.exit(f"RabbitMQ at {ADDRESS}: {text}\n{advice}")
     return f"RabbitMQ at {ADDRESS}: {text}"
 
@@ -251,12 +251,12 @@ class Publisher:
         while time.monotonic() < self.last_time + PATIENCE:
             time.sleep(0.1)
         # Even if all are stored, pika may hang while it closes the connection.
-        all_stored = self.stored_count == len(self.orders)
-        if not all_stored:
+        if self.stored_count < len(self.orders):
             reason = self.trouble or f"RabbitMQ at {ADDRESS} does not answer"
             say(f"Giving up after {PATIENCE} s. {reason}", sys.stderr)
         self.report()
-        os._exit(0 if all_stored else 1)  # sys.exit() would end this thread only
+        # sys.exit() would end this thread only.
+        os._exit(0 if self.stored_count == len(self.orders) else 1)
 
     def publish(self, connection: pika.BlockingConnection) -> None:
         """Publish the orders that are not stored yet, and wait for the confirmations.

@@ -657,8 +657,9 @@ def test_closed_streams_are_no_fault_of_the_orders(
     assert ready(channel) == 5
 
 
-def test_connection_limit_is_waited_for(broker: Broker, channel: Any) -> None:
-    broker.rabbitctl_output("set_user_limits", "guest", '{"max-connections": 1}')
+@pytest.mark.parametrize("limit", ['{"max-connections": 1}', '{"max-channels": 2}'])
+def test_limit_is_waited_for(broker: Broker, channel: Any, limit: str) -> None:
+    broker.rabbitctl_output("set_user_limits", "guest", limit)
     try:
         with consumer(broker) as script:
             script.wait_for("limit.*trying again", "stderr")

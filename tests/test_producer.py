@@ -312,6 +312,34 @@ def test_frozen_at_the_very_end_all_is_stored(broker: Broker, channel: Any) -> N
     assert script.err == "" and "5 of 5 orders stored" in script.out
 
 
+def test_stored_while_it_says_that_it_gives_up_is_success(
+    broker: Broker, channel: Any
+) -> None:
+    """As where Ctrl-S holds up a terminal: it stands still in the middle of saying."""
+    changes = (
+        "say = producer.say\n"
+        "def say_slowly(text, *stream):\n"
+        "    say(text, *stream)\n"
+        "    while 'Giving up' in text and publisher[0].stored_count < 5:\n"
+        "        time.sleep(0.1)\n"
+        "producer.say = say_slowly\n"
+        "publisher = []\n"
+        "run = producer.Publisher.run\n"
+        "producer.Publisher.run = lambda self: (publisher.append(self), run(self))\n"
+        "import time\n"
+        "producer.PATIENCE = 3"
+    )
+    with Network(broker.port) as network:
+        network.hold_up_at(PUBLISH)
+        with patched("producer", changes, url=network.url()) as script:
+            script.wait_for("Giving up", "stderr")
+            network.hold_up_at(CONNECTION_CLOSE)
+            network.release()
+            assert script.wait() == 0, script
+    assert "5 of 5 orders stored" in script.out
+    assert ready(channel) == 5
+
+
 def alarmed(broker: Broker, watermark: str) -> None:
     broker.rabbitctl_output("set_vm_memory_high_watermark", watermark)
 
