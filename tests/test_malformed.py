@@ -70,6 +70,7 @@ class Pair:
         last = f"LAST-{next(serial)}"
         self.channel.basic_publish("", "orders", json.dumps(an_order(last)))
         self.notes.wait_for([last])
+        self.worker.wait_for(f"Received {last}: ")  # all lines before it are read
         new = self.notes.orders()[self.seen :]
         self.seen += len(new)
         return new[:-1]
