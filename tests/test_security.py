@@ -12,8 +12,8 @@ import psutil  # type: ignore[import-untyped, unused-ignore]
 import pytest
 import trustme
 
-from rig.broker import Broker, free_ports, wait_until
-from rig.orders import an_order, declared, write_orders
+from rig.broker import Broker, free_ports
+from rig.orders import an_order, write_orders
 from rig.scripts import CONSUMER, PRODUCER, Script, consumer, producer
 
 SECRET = "s3cret+p4ss/w0rd"
@@ -194,7 +194,7 @@ def test_crafted_order_cannot_forge_a_line_nor_steer_the_terminal(
     broker: Broker, channel: Any
 ) -> None:
     with consumer(broker, "--processing-time", 0) as worker:
-        wait_until(lambda: declared(broker), "the queue")
+        worker.wait_for("Waiting for orders")
         for text in CRAFTED:
             for field in ("order_id", "customer", "status"):
                 body = json.dumps({**an_order("A"), field: text})
