@@ -1,9 +1,9 @@
-# Tells "uv run consumer.py" and "pipx run consumer.py" what to install (PEP 723).
+# What "uv run consumer.py" and "pipx run consumer.py" install (PEP 723):
 # /// script
 # requires-python = ">=3.8"
 # dependencies = ["pika>=1.3,<2"]
 # ///
-"""Take orders from RabbitMQ's queue "orders" and process them, one at a time.
+"""Process the orders in RabbitMQ's queue "orders", one at a time.
 
     python3 consumer.py [--processing-time SECONDS] [--count ORDERS]
 
@@ -11,7 +11,7 @@ Ctrl-C stops it after the order in hand, a second Ctrl-C at once. The environmen
 variable AMQP_URL says where RabbitMQ is. More is in README.md.
 """
 
-from __future__ import annotations  # Python 3.8 can read "dict[str, Any]" with it
+from __future__ import annotations  # lets Python 3.8 read "dict[str, Any]"
 
 import argparse
 import io
@@ -33,61 +33,58 @@ try:
 except ImportError:
     sys.exit("pika is missing: python3 -m pip install pika (apt: python3-pika)")
 
-# pika 1.5 warns of a change in 2.0, which the requirement above excludes.
+# pika 1.5 warns of what changes in 2.0, but the requirement above says: below 2.
 warnings.filterwarnings("ignore", "BlockingConnection is deprecated")
 
-# producer.py and consumer.py do not import each other, since they will run in different
-# places. What both must agree on is the same in both, from here to connect().
+# producer.py and consumer.py do not import each other: they will run in different
+# places. What both must agree on is repeated in both, from here to connect().
 
 QUEUE = "orders"
 DEAD_LETTER_QUEUE = "orders.dead"  # keeps the messages that cannot be processed
-# A message is sent to an exchange, which puts it into queues. This one puts it into the
-# queue whose name is the message's routing key.
+# RabbitMQ's default exchange puts a message into the queue that its routing key names.
 DEFAULT_EXCHANGE = ""
 QUEUES = {
     QUEUE: {
-        # Keep each message on disk; in a cluster of several nodes, on most of them.
+        # Keep messages on disk; in a cluster, on the disks of most nodes.
         "x-queue-type": "quorum",
         # Move a message that is rejected, or that has crashed its consumers 20 times,
         # to the dead-letter queue, and remove it here only when it has arrived there.
-        "x-delivery-limit": 19,  # redeliveries, after the first delivery
+        "x-delivery-limit": 19,  # redeliveries
         "x-dead-letter-exchange": DEFAULT_EXCHANGE,
         "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
         "x-dead-letter-strategy": "at-least-once",
-        # If an operator limits the queue's length, refuse messages instead of dropping
-        # old ones. The strategy above requires this.
+        # If the queue is full, refuse new messages instead of dropping old ones.
         "x-overflow": "reject-publish",
     },
     DEAD_LETTER_QUEUE: {
         "x-queue-type": "quorum",
-        # In effect none. By default RabbitMQ deletes a message after 20 deliveries,
-        # and each look at it on the management page counts as one.
+        # As good as none, for each look at it on the management page is a delivery.
         "x-delivery-limit": 2_000_000_000,
     },
 }
 
-# Errors that trying again does not cure: a part of their text, and advice.
+# Errors that waiting does not cure: a part of their text, and advice.
 PERMANENT_ERRORS = {
     "ACCESS_REFUSED": "Check the user, the password and the permissions.",
-    # A vhost is a separate set of queues in one RabbitMQ, like a database in a server.
     "NOT_ALLOWED": "Check the vhost. To add one: rabbitmqctl add_vhost NAME",
-    # The queue exists, with other arguments than in QUEUES.
-    "inequivalent arg": "To delete the old queue: rabbitmqctl delete_queue NAME",
+    "inequivalent arg": "To delete queue and orders: rabbitmqctl delete_queue NAME",
     "larger than": "The limit is max_message_size in rabbitmq.conf.",
-    # Python's TLS library reads this variable.
     "CERTIFICATE_VERIFY_FAILED": "To trust it: export SSL_CERT_FILE=ca.pem",
 }
 
+# Escape letters that the terminal lacks. (If it was closed, sys.stdout is None.)
+if isinstance(sys.stdout, io.TextIOWrapper):
+    sys.stdout.reconfigure(errors="backslashreplace")
+
 
 def say(text: str, stream: TextIO = sys.stdout) -> None:
-    """Print the time and a text, but not more than 500 characters of it."""
+    """Print the time and the first 500 characters of a text."""
     try:
         print(time.strftime("%H:%M:%S"), text[:500], file=stream, flush=True)
-    except OSError as error:  # the disk is full, or the other end of a pipe is closed
-        try:
+    except OSError as error:  # the disk is full, or nobody reads the pipe any more
+        with suppress(OSError):
             print(f"Cannot write: {error}", file=sys.stderr, flush=True)
-        finally:
-            os._exit(1)  # at once: sys.exit() would try to write the rest
+        os._exit(1)  # at once: sys.exit() would try to write again
 
 
 def parse_order(body: bytes) -> dict[str, Any]:
@@ -95,7 +92,7 @@ def parse_order(body: bytes) -> dict[str, Any]:
     try:
         text = body.decode("utf-8-sig")  # with or without Windows' byte order mark
         order = json.loads(text, parse_float=Decimal)  # amounts stay exact
-    except Exception as error:  # e.g. RecursionError, for 100,000 brackets
+    except Exception as error:  # a RecursionError, too, if it is nested too deep
         raise ValueError(f"not JSON in UTF-8: {error}") from error
     if not isinstance(order, dict):
         raise ValueError("not a JSON object")
@@ -106,8 +103,7 @@ def parse_order(body: bytes) -> dict[str, Any]:
     if not order["order_id"].isprintable():
         raise ValueError("order_id must be printable")
     amount = order.get("amount", 0)
-    is_number = isinstance(amount, (int, Decimal)) and not isinstance(amount, bool)
-    if not is_number or amount <= 0:
+    if type(amount) not in (int, Decimal) or amount <= 0:
         raise ValueError("amount must be a number greater than 0")
     return order
 
@@ -116,53 +112,53 @@ def parse_url(url: str) -> pika.URLParameters:
     """Return the connection parameters in an AMQP URL. Exit with 2 if it is invalid."""
     try:
         parts = urlsplit(url)
-        # In amqp://me:my/secret@host, the "/" would end the host. Write it as %2F.
-        behind_the_host = parts.path + parts.query + parts.fragment
-        if parts.scheme in ("amqp", "amqps") and "@" not in behind_the_host:
+        # A "/" in the password must be written %2F, as it would end the host.
+        after_host = parts.path + parts.query + parts.fragment
+        if parts.scheme in ("amqp", "amqps") and "@" not in after_host:
             return pika.URLParameters(url)
-    except Exception:  # do not print its text: the password could be in it
+    except Exception:  # its text may contain the password
         pass
     say("AMQP_URL must look like amqp://USER:PASSWORD@HOST:5672/VHOST", sys.stderr)
     sys.exit(2)
 
 
-# One URL, or several for the nodes of a cluster, separated by commas. Without /VHOST it
-# means the default vhost, whose name is "/".
+# One URL, or one for each node of a cluster, separated by commas.
 AMQP_URL = os.environ.get("AMQP_URL") or "amqp://guest:guest@localhost:5672"
 NODES = [parse_url(url.strip()) for url in AMQP_URL.split(",")]
 ADDRESS = ", ".join(f"{n.credentials.username}@{n.host}:{n.port}" for n in NODES)
 
 
 def describe_or_exit(error: Exception) -> str:
-    """Return a text for an error. Exit with 1 if it is a permanent error."""
-    text = str(error) or repr(error)
+    """Return a text for an error. Exit with 1 if waiting does not cure it."""
+    text = f"RabbitMQ at {ADDRESS}: {str(error) or repr(error)}"
     for part, advice in PERMANENT_ERRORS.items():
-        # NOT_ALLOWED because of a limit, as of connections, is not permanent.
+        # NOT_ALLOWED may also mean a limit, as of connections: that may pass.
         if part in text and " limit " not in text:
-            sys.exit(f"RabbitMQ at {ADDRESS}: {text}\n{advice}")
-    return f"RabbitMQ at {ADDRESS}: {text}"
+            sys.exit(f"{text}\n{advice}")
+    return text
+
+
+def open_connection() -> pika.BlockingConnection:
+    """Connect to the first node that answers. Raise AMQPError if that fails."""
+    try:
+        return pika.BlockingConnection(NODES)
+    except Exception as error:  # of many kinds: make them one
+        raise pika.exceptions.AMQPError(error) from error
 
 
 def connect() -> pika.BlockingConnection:
-    """Connect and declare (create) the queues. Raise AMQPError if that fails."""
+    """Connect and declare the queues. Raise AMQPError if that fails."""
+    connection = open_connection()
     try:
-        connection = pika.BlockingConnection(NODES)  # the first that answers
-    except Exception as error:  # of many kinds: make them one
-        raise pika.exceptions.AMQPError(str(error) or repr(error)) from error
-    for queue, arguments in QUEUES.items():
-        # A channel is a session; a connection can carry several at once. An error ends
-        # only its channel. A durable queue is still there when RabbitMQ restarts.
         channel = connection.channel()
-        try:
+        for queue, arguments in QUEUES.items():
             channel.queue_declare(queue, durable=True, arguments=arguments)
-        except pika.exceptions.ChannelClosedByBroker as error:
-            # This user may not declare queues? Then an administrator has done it.
-            if "ACCESS_REFUSED" not in error.reply_text:
-                connection.close()
-                raise
-            # pika 1.5 raises this error once more: let it do so here.
-            with suppress(pika.exceptions.ChannelClosedByBroker):
-                connection.process_data_events()
+    except pika.exceptions.ChannelClosedByBroker as error:
+        connection.close()
+        if "ACCESS_REFUSED" not in error.reply_text:
+            raise
+        # This user may not declare queues: an administrator must have done it.
+        connection = open_connection()
     return connection
 
 
@@ -317,10 +313,6 @@ def main() -> None:
     if not 0 <= options.processing_time <= 86_400 or options.count < 1:
         parser.error("SECONDS must be from 0 to 86400 (a day), ORDERS at least 1")
     processing_time = options.processing_time
-    # Print letters that the terminal does not have as \u escapes, as sys.stderr does by
-    # itself. (If the output was closed, there is None in place of the TextIOWrapper.)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
     consumer = Consumer(options.count)
     signal.signal(signal.SIGINT, consumer.stop)
     signal.signal(signal.SIGTERM, consumer.stop)
