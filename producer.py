@@ -26,7 +26,7 @@ import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, BinaryIO, TextIO
+from typing import Any, TextIO
 from urllib.parse import urlsplit
 
 try:
@@ -166,8 +166,8 @@ def connect() -> pika.BlockingConnection:
 # Here begins what only the producer does.
 
 PATIENCE = 30  # seconds without a newly stored order until the producer gives up
-CALM = 2  # seconds without a new error until the trouble is called over
-MAX_UNCONFIRMED = 1000  # orders that may wait for their confirmation
+CALM = 2  # seconds without an error until the trouble is said to be over
+MAX_UNCONFIRMED = 1000  # orders that are sent but not yet confirmed
 REFUSED = "it refuses orders: the queue is full, or most nodes of its cluster are down"
 SAMPLES = """\
 {"order_id": "ORD-001", "customer": "Иван Иванов", "amount": 5000, "status": "pending"}
@@ -188,30 +188,30 @@ class Order:
     def properties(self) -> pika.BasicProperties:
         return pika.BasicProperties(
             content_type="application/json",
-            delivery_mode=2,  # persistent (a quorum queue keeps all messages anyway)
-            message_id=self.order_id[:60],  # up to 4 bytes each; 255 are allowed
+            delivery_mode=2,  # persistent
+            message_id=self.order_id[:60],  # 255 bytes at most
             timestamp=int(time.time()),
         )
 
 
-def open_input(file_name: str | None) -> BinaryIO:
+def read_lines(file_name: str | None) -> list[bytes]:
     """Return the lines of a file, of standard input ("-") or of the samples (None)."""
     if file_name is None:
-        return io.BytesIO(SAMPLES.encode())
-    return open(0 if file_name == "-" else file_name, "rb")  # 0 is standard input
+        return SAMPLES.encode().splitlines()
+    with open(0 if file_name == "-" else file_name, "rb") as file:
+        return file.read().splitlines()
 
 
-def read_orders(lines: BinaryIO, file_name: str | None) -> list[Order]:
-    """Return the orders in the lines. Raise ValueError at the first invalid line."""
+def read_orders(file_name: str | None) -> list[Order]:
+    """Return the orders in a file. Raise ValueError at the first invalid line."""
     orders = []
-    for number, line in enumerate(lines, start=1):
-        body = line.strip()
-        if body:
+    for number, line in enumerate(read_lines(file_name), start=1):
+        if line.strip():
             try:
-                order = parse_order(body)
+                order = parse_order(line)
             except ValueError as error:
                 raise ValueError(f"{file_name}:{number}: {error}") from error
-            orders.append(Order(order["order_id"], body))
+            orders.append(Order(order["order_id"], line))
     return orders
 
 
@@ -225,8 +225,8 @@ class Publisher:
         self.refusal = ""  # why RabbitMQ did not accept an order
         self.trouble = ""  # the last error, until it is over
         self.trouble_time = 0.0
-        self.start_time = 0.0
-        self.last_time = time.monotonic()  # when the last order was stored
+        self.start_time = 0.0  # when the first order was sent
+        self.last_time = time.monotonic()  # when the last order was stored; first, now
 
     def run(self) -> None:
         """Connect and publish. If that fails, go on with the remaining orders."""
@@ -240,45 +240,38 @@ class Publisher:
                 time.sleep(1)
 
     def give_up_in_time(self) -> None:
-        """Exit with 1 if no order gets stored; in a thread, since pika may hang.
-
-        It needs no lock: it only reads, and a value that is a moment old does no harm.
-        """
+        """Exit with 1 if no order gets stored; in a thread, since pika may hang."""
         while time.monotonic() < self.last_time + PATIENCE:
             time.sleep(0.1)
-        # Even if all are stored, pika may hang while it closes the connection.
+        # If all are stored, pika hangs while it closes the connection: a success.
         if self.stored_count < len(self.orders):
             reason = self.trouble or f"RabbitMQ at {ADDRESS} does not answer"
             say(f"Giving up after {PATIENCE} s. {reason}", sys.stderr)
         self.report()
-        # sys.exit() would end this thread only.
         os._exit(0 if self.stored_count == len(self.orders) else 1)
 
     def publish(self, connection: pika.BlockingConnection) -> None:
-        """Publish the orders that are not stored yet, and wait for the confirmations.
+        """Publish the orders that are not stored, and wait for their confirmations.
 
-        With pika's public methods one has to wait for the confirmation of each order
-        before the next one, which takes ten times as long. So this method uses (and no
-        other does) what is internal in pika: the `_impl` objects, which do not wait,
-        and `_flush_output`, which does. It sends and receives until its condition is
-        true, and meanwhile calls the on_... methods below. It raises an AMQPError when
-        RabbitMQ or the network ends the connection.
+        pika's public methods wait for each confirmation before the next order, which
+        takes ten times as long. So this uses what is inside pika: `_impl`, which does
+        not wait, and `_flush_output`, which sends and receives until its condition is
+        true. What it receives, it passes to the on_... methods below.
         """
         channel = connection.channel()
         connection._impl.add_on_connection_blocked_callback(self.on_blocked)
         channel._impl.add_on_return_callback(self.on_return)
-        # Turn confirmations on, for all that is published from here.
-        channel._impl.confirm_delivery(self.on_confirm)
+        channel._impl.confirm_delivery(self.on_confirm)  # RabbitMQ shall confirm
         self.refusal = ""
         self.unconfirmed.clear()
         self.start_time = self.start_time or time.monotonic()
         remaining = [order for order in self.orders if not order.stored]
         # If the connection breaks, what is unconfirmed is sent again, and may be stored
-        # twice. So begin with few at a time, and double that as long as all goes well.
+        # twice. So begin with few at a time, and double that while all goes well.
         limit = 10
-        # A delivery tag is the number of a message in its channel: 1, 2, 3 ...
-        # If there is no queue, what is mandatory is returned.
+        # A channel numbers its messages 1, 2, 3 ...: these are the delivery tags.
         for tag, order in enumerate(remaining, start=1):
+            # mandatory: return the message if there is no queue.
             channel._impl.basic_publish(
                 DEFAULT_EXCHANGE, QUEUE, order.body, order.properties(), mandatory=True
             )
@@ -295,11 +288,7 @@ class Publisher:
             raise pika.exceptions.AMQPError(self.refusal)
 
     def on_confirm(self, frame: Any) -> None:
-        """Note that RabbitMQ has stored or refused an order.
-
-        `frame` is what pika has received; its `method` is an object of the class Ack
-        (stored) or Nack (refused).
-        """
+        """Note that RabbitMQ has stored (Ack) or refused (Nack) an order."""
         answer = frame.method
         tags = [answer.delivery_tag]
         if answer.multiple:  # it is for this order and all before it
@@ -313,11 +302,10 @@ class Publisher:
                 self.refusal = REFUSED
 
     def on_return(self, *_: Any) -> None:
-        """Note that an order came back since there is no queue.
+        """Note that an order came back, since there is no queue.
 
-        RabbitMQ confirms it nevertheless, a moment later. In order not to count it as
-        stored, forget all that is unconfirmed (the delivery tag of this one is not
-        given). All of it will be sent again, and some of it may be stored twice.
+        RabbitMQ does not say its delivery tag, and will confirm it nevertheless. So
+        forget all that is unconfirmed: it will be sent again.
         """
         self.refusal = f"there is no queue {QUEUE}"
         self.unconfirmed.clear()
@@ -331,11 +319,11 @@ class Publisher:
             self.trouble = ""
         if len(self.orders) <= 20:
             say(f"Stored {order.order_id}")
-        elif self.stored_count % 1000 == 0 and os.isatty(2):  # stderr is a terminal
+        elif self.stored_count % 1000 == 0 and os.isatty(2):
             print(f"{self.stored_count} orders stored", end="\r", file=sys.stderr)
 
     def on_blocked(self, connection: Any, frame: Any) -> None:
-        """Note that RabbitMQ accepts no orders as it is low on memory or disk space."""
+        """Note that RabbitMQ accepts no orders, as memory or disk space run short."""
         self.tell(f"RabbitMQ at {ADDRESS} holds orders up: {frame.method.reason}")
 
     def tell(self, trouble: str) -> None:
@@ -366,14 +354,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("FILE", nargs="?", help="an order a line; -: standard input")
-    file_name = parser.parse_args().FILE
-    # Raise KeyboardInterrupt for Ctrl-C (SIGINT) and SIGTERM. For SIGINT, Python does
-    # that by itself, but not where a shell script has started it with "&".
+    options = parser.parse_args()
+    # Let Ctrl-C and SIGTERM raise KeyboardInterrupt, also where a shell script has
+    # started this with "&" and so lets it ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with open_input(file_name) as lines:
-            orders = read_orders(lines, file_name)
+        orders = read_orders(options.FILE)
     except (OSError, ValueError) as error:
         parser.exit(2, f"{error}\n")
     publisher = Publisher(orders)
