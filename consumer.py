@@ -168,7 +168,7 @@ processing_time = 2.0  # seconds; changed by --processing-time
 
 
 def process_order(order: dict[str, Any]) -> None:
-    """Do the work for an order. Put your own code here; it may block and take long.
+    """Do the work for an order. Put your own code here; it may take long.
 
     If it raises an exception, the order goes to the dead-letter queue.
     """
@@ -176,9 +176,9 @@ def process_order(order: dict[str, Any]) -> None:
 
 
 def receive_order(body: bytes, redelivered: bool) -> str:
-    """Process the order in a message and return its order_id."""
+    """Process the order in a message, and return its order_id."""
     order = parse_order(body)
-    order_id: str = order["order_id"]
+    order_id = str(order["order_id"])
     again = " (redelivered)" if redelivered else ""
     say(f"Received {order_id}{again}: {order['customer']!r}, {order['amount']}")
     process_order(order)
@@ -189,11 +189,10 @@ class Consumer:
     """Receives and processes one order after the other, until it is stopped."""
 
     def __init__(self, orders_to_do: float) -> None:
-        self.orders_to_do = orders_to_do  # then it stops by itself
-        self.connected = False
-        self.outage = False  # and the user knows of it
+        self.orders_to_do = orders_to_do  # then it stops; infinite without --count
         self.stopping = False
-        self.message: Any = None
+        self.connected = False
+        self.outage = False  # the connection is lost, and the user knows
         self.worker = futures.ThreadPoolExecutor(max_workers=1)
         self.order_count = 0  # orders done since the queue was last empty
         self.busy_time = 0.0  # seconds that they took
@@ -204,13 +203,13 @@ class Consumer:
             os._exit(128 + signal_number)  # at once; shells expect this status
         self.stopping = True
         if not self.connected:
-            sys.exit()  # do not wait for connect(); run() does not catch SystemExit
+            sys.exit()  # do not wait for connect()
 
     def run(self) -> None:
         """Connect and consume. When the connection is lost, do it again."""
         while not self.stopping:
             try:
-                with connect() as connection:  # it is closed in the end
+                with connect() as connection:
                     self.connected = True
                     self.consume(connection.channel())
             except pika.exceptions.AMQPError as error:
@@ -224,19 +223,21 @@ class Consumer:
 
     def consume(self, channel: Any) -> None:
         """Receive and process orders over one connection."""
+        messages: list[Any] = []
         channel.basic_qos(prefetch_count=1)  # at most one unacknowledged message
-        channel.basic_consume(QUEUE, self.on_message)
+        # For each message, pika calls the second argument. It only keeps the message:
+        # until it returns, pika could tell us nothing else.
+        channel.basic_consume(QUEUE, lambda *message: messages.append(message))
         self.outage = False
         say(f"Waiting for orders from RabbitMQ at {ADDRESS}. Stop: Ctrl-C")
-        # The list of our consumers has one entry, until we or RabbitMQ cancel it.
+        # Our consumer has a tag, until we or RabbitMQ cancel it.
         while channel.consumer_tags:
-            self.message = None
-            # This returns when on_message() was called, or else after 0.5 s.
+            # Send and receive, until a message has come or 0.5 s have passed.
             channel.connection.process_data_events(time_limit=0.5)
-            if self.message:
-                self.handle_message(channel, *self.message)
+            if messages:
+                self.handle_message(*messages.pop())
             elif self.stopping:
-                channel.stop_consuming()  # gives back what on_message() has not got
+                channel.stop_consuming()
             else:
                 self.order_count = 0
                 self.busy_time = 0.0
@@ -246,33 +247,20 @@ class Consumer:
                 " consumer_timeout, or the queue was deleted"
             )
 
-    def on_message(
-        self, channel: Any, method: Any, properties: Any, body: bytes
-    ) -> None:
-        """Store a message for consume(). Called by pika in process_data_events().
-
-        Processing it in here would keep pika from sending heartbeats. `method` tells of
-        this delivery (`delivery_tag` is its number), `properties` are what the producer
-        has set.
-        """
-        self.message = (method, properties, body)
-
     def handle_message(
         self, channel: Any, method: Any, properties: Any, body: bytes
     ) -> None:
         """Process the order in a message, then acknowledge or reject the message."""
         start = time.monotonic()
-        # A future: it knows if the work is done, and its result or exception.
         work = self.worker.submit(receive_order, body, method.redelivered)
         self.wait_for(work, channel.connection)
         if not channel.consumer_tags:
-            return  # too late: when RabbitMQ cancels, it takes its message back
+            return  # the consumer was cancelled, and the message taken back
         error = work.exception()
         if error is None:
             self.orders_to_do -= 1
         if self.stopping or self.orders_to_do == 0:
-            # Cancel before the acknowledgement, which makes RabbitMQ send the next one.
-            # When we cancel, the message in hand stays ours.
+            # Cancel first: the acknowledgement would make RabbitMQ send the next one.
             self.stopping = True
             channel.stop_consuming()
         if error is not None:
@@ -291,15 +279,11 @@ class Consumer:
         """Wait until the work is done. Meanwhile, keep the connection alive."""
         try:
             while not work.done():
-                # Wait for its end, but at most 0.2 s: then comes a TimeoutError. An
-                # exception of the work itself is returned, not raised.
-                with suppress(futures.TimeoutError):
-                    work.exception(timeout=0.2)
+                futures.wait([work], timeout=0.2)
                 # Send heartbeats: without them RabbitMQ closes the connection.
-                connection.process_data_events(time_limit=0)
+                connection.process_data_events()
         finally:
-            # If the connection was lost, too, finish this order before the next.
-            work.exception()
+            futures.wait([work])  # even if the connection is lost: one at a time
 
 
 def main() -> None:

@@ -393,6 +393,17 @@ def test_order_whose_processing_raises_is_dead_lettered(
     assert next(messages(channel, "orders.dead"))[2] == order(1)
 
 
+def test_work_that_changes_the_order_is_acknowledged(
+    broker: Broker, channel: Any
+) -> None:
+    publish(channel, order(1))
+    changes = "consumer.process_order = lambda order: order.clear()"
+    with patched("consumer", changes, "--count", 1, url=broker.url()) as script:
+        assert script.wait() == 0, script
+    assert "Processed A-0001" in script.out and script.err == ""
+    assert ready(channel) == ready(channel, "orders.dead") == 0
+
+
 def take(get: Any, queue: str) -> Any:
     """Get a message, and return what RabbitMQ says of it; None if there is none."""
     return get(queue)[0]
