@@ -193,6 +193,7 @@ def test_next_order_waits_for_work_whose_connection_is_lost(
             network.cut()
             script.wait_for("end A-0001")
             assert script.wait() == 0, script
+    assert script.out.index("end A-0001") < script.out.rindex("Waiting for orders")
     work = re.findall("(begin|end) (A-000.)", script.out)
     once = [("begin", "A-0001"), ("end", "A-0001")]
     again = [("begin", "A-0001"), ("end", "A-0001")]
