@@ -33,7 +33,7 @@ try:
 except ImportError:
     sys.exit("pika is missing: python3 -m pip install pika (apt: python3-pika)")
 
-# pika 1.5 warns of what changes in 2.0, but the requirement above says: below 2.
+# pika 1.5 warns of changes in 2.0, but this asks for a version below that.
 warnings.filterwarnings("ignore", "BlockingConnection is deprecated")
 
 # producer.py and consumer.py do not import each other: they will run in different
@@ -49,16 +49,18 @@ QUEUES = {
         "x-queue-type": "quorum",
         # Move a message that is rejected, or that has crashed its consumers 20 times,
         # to the dead-letter queue, and remove it here only when it has arrived there.
-        "x-delivery-limit": 19,  # redeliveries
+        "x-delivery-limit": 19,  # redeliveries, after the first delivery
         "x-dead-letter-exchange": DEFAULT_EXCHANGE,
         "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
         "x-dead-letter-strategy": "at-least-once",
-        # If the queue is full, refuse new messages instead of dropping old ones.
+        # The strategy requires that a full queue refuses new messages, and does not
+        # drop old ones.
         "x-overflow": "reject-publish",
     },
     DEAD_LETTER_QUEUE: {
         "x-queue-type": "quorum",
-        # As good as none, for each look at it on the management page is a delivery.
+        # As good as no limit: the default is 20, and each look at a message on the
+        # management page counts.
         "x-delivery-limit": 2_000_000_000,
     },
 }
@@ -67,12 +69,13 @@ QUEUES = {
 PERMANENT_ERRORS = {
     "ACCESS_REFUSED": "Check the user, the password and the permissions.",
     "NOT_ALLOWED": "Check the vhost. To add one: rabbitmqctl add_vhost NAME",
+    # There is a queue of this name, with other arguments.
     "inequivalent arg": "To delete queue and orders: rabbitmqctl delete_queue NAME",
     "larger than": "The limit is max_message_size in rabbitmq.conf.",
     "CERTIFICATE_VERIFY_FAILED": "To trust it: export SSL_CERT_FILE=ca.pem",
 }
 
-# Escape letters that the terminal lacks. (If it was closed, sys.stdout is None.)
+# Escape letters that the terminal cannot show. (Without one, sys.stdout may be None.)
 if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -100,8 +103,10 @@ def parse_order(body: bytes) -> dict[str, Any]:
         value = order.get(field)
         if not isinstance(value, str) or not value.strip():
             raise ValueError(f"{field} must be a string that is not blank")
+    # It is printed as it is, so it must not steer the terminal.
     if not order["order_id"].isprintable():
         raise ValueError("order_id must be printable")
+    # type(), since isinstance(True, int) is true.
     amount = order.get("amount", 0)
     if type(amount) not in (int, Decimal) or amount <= 0:
         raise ValueError("amount must be a number greater than 0")
@@ -132,7 +137,7 @@ def describe_or_exit(error: Exception) -> str:
     """Return a text for an error. Exit with 1 if waiting does not cure it."""
     text = f"RabbitMQ at {ADDRESS}: {str(error) or repr(error)}"
     for part, advice in PERMANENT_ERRORS.items():
-        # NOT_ALLOWED may also mean a limit, as of connections: that may pass.
+        # NOT_ALLOWED may also mean a limit, as of connections, which may pass.
         if part in text and " limit " not in text:
             sys.exit(f"{text}\n{advice}")
     return text
@@ -142,7 +147,7 @@ def open_connection() -> pika.BlockingConnection:
     """Connect to the first node that answers. Raise AMQPError if that fails."""
     try:
         return pika.BlockingConnection(NODES)
-    except Exception as error:  # of many kinds: make them one
+    except Exception as error:  # of many kinds: make each an AMQPError
         raise pika.exceptions.AMQPError(error) from error
 
 
@@ -150,14 +155,14 @@ def connect() -> pika.BlockingConnection:
     """Connect and declare the queues. Raise AMQPError if that fails."""
     connection = open_connection()
     try:
-        channel = connection.channel()
+        channel = connection.channel()  # a session: an error ends only this
         for queue, arguments in QUEUES.items():
             channel.queue_declare(queue, durable=True, arguments=arguments)
     except pika.exceptions.ChannelClosedByBroker as error:
         connection.close()
         if "ACCESS_REFUSED" not in error.reply_text:
             raise
-        # This user may not declare queues: an administrator must have done it.
+        # The user may connect, but not declare: an administrator must have done it.
         connection = open_connection()
     return connection
 
@@ -225,12 +230,12 @@ class Consumer:
         """Receive and process orders over one connection."""
         messages: list[Any] = []
         channel.basic_qos(prefetch_count=1)  # at most one unacknowledged message
-        # For each message, pika calls the second argument. It only keeps the message:
-        # until it returns, pika could tell us nothing else.
+        # pika calls this lambda for each message. It only keeps the message, since
+        # pika can do nothing else until it returns.
         channel.basic_consume(QUEUE, lambda *message: messages.append(message))
         self.outage = False
         say(f"Waiting for orders from RabbitMQ at {ADDRESS}. Stop: Ctrl-C")
-        # Our consumer has a tag, until we or RabbitMQ cancel it.
+        # consumer_tags is empty once we or RabbitMQ cancel the consumer.
         while channel.consumer_tags:
             # Send and receive, until a message has come or 0.5 s have passed.
             channel.connection.process_data_events(time_limit=0.5)
@@ -261,6 +266,7 @@ class Consumer:
             self.orders_to_do -= 1
         if self.stopping or self.orders_to_do == 0:
             # Cancel first: the acknowledgement would make RabbitMQ send the next one.
+            # The message in hand stays ours.
             self.stopping = True
             channel.stop_consuming()
         if error is not None:
@@ -281,9 +287,9 @@ class Consumer:
             while not work.done():
                 futures.wait([work], timeout=0.2)
                 # Send heartbeats: without them RabbitMQ closes the connection.
-                connection.process_data_events()
+                connection.process_data_events(time_limit=0)
         finally:
-            futures.wait([work])  # even if the connection is lost: one at a time
+            futures.wait([work])  # even if the connection is lost: never two at once
 
 
 def main() -> None:

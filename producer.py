@@ -34,7 +34,7 @@ try:
 except ImportError:
     sys.exit("pika is missing: python3 -m pip install pika (apt: python3-pika)")
 
-# pika 1.5 warns of what changes in 2.0, but the requirement above says: below 2.
+# pika 1.5 warns of changes in 2.0, but this asks for a version below that.
 warnings.filterwarnings("ignore", "BlockingConnection is deprecated")
 
 # producer.py and consumer.py do not import each other: they will run in different
@@ -50,16 +50,18 @@ QUEUES = {
         "x-queue-type": "quorum",
         # Move a message that is rejected, or that has crashed its consumers 20 times,
         # to the dead-letter queue, and remove it here only when it has arrived there.
-        "x-delivery-limit": 19,  # redeliveries
+        "x-delivery-limit": 19,  # redeliveries, after the first delivery
         "x-dead-letter-exchange": DEFAULT_EXCHANGE,
         "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
         "x-dead-letter-strategy": "at-least-once",
-        # If the queue is full, refuse new messages instead of dropping old ones.
+        # The strategy requires that a full queue refuses new messages, and does not
+        # drop old ones.
         "x-overflow": "reject-publish",
     },
     DEAD_LETTER_QUEUE: {
         "x-queue-type": "quorum",
-        # As good as none, for each look at it on the management page is a delivery.
+        # As good as no limit: the default is 20, and each look at a message on the
+        # management page counts.
         "x-delivery-limit": 2_000_000_000,
     },
 }
@@ -68,12 +70,13 @@ QUEUES = {
 PERMANENT_ERRORS = {
     "ACCESS_REFUSED": "Check the user, the password and the permissions.",
     "NOT_ALLOWED": "Check the vhost. To add one: rabbitmqctl add_vhost NAME",
+    # There is a queue of this name, with other arguments.
     "inequivalent arg": "To delete queue and orders: rabbitmqctl delete_queue NAME",
     "larger than": "The limit is max_message_size in rabbitmq.conf.",
     "CERTIFICATE_VERIFY_FAILED": "To trust it: export SSL_CERT_FILE=ca.pem",
 }
 
-# Escape letters that the terminal lacks. (If it was closed, sys.stdout is None.)
+# Escape letters that the terminal cannot show. (Without one, sys.stdout may be None.)
 if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -101,8 +104,10 @@ def parse_order(body: bytes) -> dict[str, Any]:
         value = order.get(field)
         if not isinstance(value, str) or not value.strip():
             raise ValueError(f"{field} must be a string that is not blank")
+    # It is printed as it is, so it must not steer the terminal.
     if not order["order_id"].isprintable():
         raise ValueError("order_id must be printable")
+    # type(), since isinstance(True, int) is true.
     amount = order.get("amount", 0)
     if type(amount) not in (int, Decimal) or amount <= 0:
         raise ValueError("amount must be a number greater than 0")
@@ -133,7 +138,7 @@ def describe_or_exit(error: Exception) -> str:
     """Return a text for an error. Exit with 1 if waiting does not cure it."""
     text = f"RabbitMQ at {ADDRESS}: {str(error) or repr(error)}"
     for part, advice in PERMANENT_ERRORS.items():
-        # NOT_ALLOWED may also mean a limit, as of connections: that may pass.
+        # NOT_ALLOWED may also mean a limit, as of connections, which may pass.
         if part in text and " limit " not in text:
             sys.exit(f"{text}\n{advice}")
     return text
@@ -143,7 +148,7 @@ def open_connection() -> pika.BlockingConnection:
     """Connect to the first node that answers. Raise AMQPError if that fails."""
     try:
         return pika.BlockingConnection(NODES)
-    except Exception as error:  # of many kinds: make them one
+    except Exception as error:  # of many kinds: make each an AMQPError
         raise pika.exceptions.AMQPError(error) from error
 
 
@@ -151,14 +156,14 @@ def connect() -> pika.BlockingConnection:
     """Connect and declare the queues. Raise AMQPError if that fails."""
     connection = open_connection()
     try:
-        channel = connection.channel()
+        channel = connection.channel()  # a session: an error ends only this
         for queue, arguments in QUEUES.items():
             channel.queue_declare(queue, durable=True, arguments=arguments)
     except pika.exceptions.ChannelClosedByBroker as error:
         connection.close()
         if "ACCESS_REFUSED" not in error.reply_text:
             raise
-        # This user may not declare queues: an administrator must have done it.
+        # The user may connect, but not declare: an administrator must have done it.
         connection = open_connection()
     return connection
 
@@ -182,14 +187,14 @@ SAMPLES = """\
 class Order:
     order_id: str
     body: bytes
-    times_sent: int = 0  # not counting when RabbitMQ refused it
+    times_sent: int = 0  # without the times that RabbitMQ refused it
     stored: bool = False  # RabbitMQ has confirmed it
 
     def properties(self) -> pika.BasicProperties:
         return pika.BasicProperties(
             content_type="application/json",
             delivery_mode=2,  # persistent
-            message_id=self.order_id[:60],  # 255 bytes at most
+            message_id=self.order_id[:60],  # up to 4 bytes each; 255 are allowed
             timestamp=int(time.time()),
         )
 
@@ -221,12 +226,12 @@ class Publisher:
     def __init__(self, orders: list[Order]) -> None:
         self.orders = orders
         self.stored_count = 0
-        self.unconfirmed: dict[int, Order] = {}  # the published orders by delivery tag
+        self.unconfirmed: dict[int, Order] = {}  # sent ones, by delivery tag
         self.refusal = ""  # why RabbitMQ did not accept an order
         self.trouble = ""  # the last error, until it is over
         self.trouble_time = 0.0
         self.start_time = 0.0  # when the first order was sent
-        self.last_time = time.monotonic()  # when the last order was stored; first, now
+        self.last_time = time.monotonic()  # when an order was last stored, or now
 
     def run(self) -> None:
         """Connect and publish. If that fails, go on with the remaining orders."""
@@ -243,7 +248,7 @@ class Publisher:
         """Exit with 1 if no order gets stored; in a thread, since pika may hang."""
         while time.monotonic() < self.last_time + PATIENCE:
             time.sleep(0.1)
-        # If all are stored, pika hangs while it closes the connection: a success.
+        # If all are stored, only the closing of the connection hangs: a success.
         if self.stored_count < len(self.orders):
             reason = self.trouble or f"RabbitMQ at {ADDRESS} does not answer"
             say(f"Giving up after {PATIENCE} s. {reason}", sys.stderr)
@@ -261,7 +266,7 @@ class Publisher:
         channel = connection.channel()
         connection._impl.add_on_connection_blocked_callback(self.on_blocked)
         channel._impl.add_on_return_callback(self.on_return)
-        channel._impl.confirm_delivery(self.on_confirm)  # RabbitMQ shall confirm
+        channel._impl.confirm_delivery(self.on_confirm)  # ask for confirmations
         self.refusal = ""
         self.unconfirmed.clear()
         self.start_time = self.start_time or time.monotonic()
