@@ -231,7 +231,7 @@ class Publisher:
         self.trouble = ""  # the last error, until it is over
         self.trouble_time = 0.0
         self.start_time = 0.0  # when the first order was sent
-        self.last_time = time.monotonic()  # when an order was last stored, or now
+        self.last_time = time.monotonic()  # of the last stored order, or the start
 
     def run(self) -> None:
         """Connect and publish. If that fails, go on with the remaining orders."""
