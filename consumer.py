@@ -33,7 +33,7 @@ try:
 except ImportError:
     sys.exit("pika is missing: python3 -m pip install pika (apt: python3-pika)")
 
-# pika 1.5 warns of changes in 2.0, but this asks for a version below that.
+# pika 1.5 warns of changes in 2.0; the fourth line keeps to versions before it.
 warnings.filterwarnings("ignore", "BlockingConnection is deprecated")
 
 # producer.py and consumer.py do not import each other: they will run in different
@@ -45,22 +45,23 @@ DEAD_LETTER_QUEUE = "orders.dead"  # keeps the messages that cannot be processed
 DEFAULT_EXCHANGE = ""
 QUEUES = {
     QUEUE: {
-        # Keep messages on disk; in a cluster, on the disks of most nodes.
+        # The type that keeps messages on disk; in a cluster, on most nodes' disks.
         "x-queue-type": "quorum",
-        # Move a message that is rejected, or that has crashed its consumers 20 times,
-        # to the dead-letter queue, and remove it here only when it has arrived there.
-        "x-delivery-limit": 19,  # redeliveries, after the first delivery
+        # Move a message to the dead-letter queue if it is rejected, or if its consumers
+        # have crashed 20 times: at the first delivery and at 19 redeliveries.
+        "x-delivery-limit": 19,
         "x-dead-letter-exchange": DEFAULT_EXCHANGE,
         "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
+        # Remove it here only when it has arrived there. This requires the next line:
         "x-dead-letter-strategy": "at-least-once",
-        # The strategy requires that a full queue refuses new messages, and does not
-        # drop old ones.
+        # Where an administrator has limited the queue's length, refuse new messages
+        # when it is full. (The default drops old ones.)
         "x-overflow": "reject-publish",
     },
     DEAD_LETTER_QUEUE: {
         "x-queue-type": "quorum",
-        # As good as no limit: the default is 20, and each look at a message on the
-        # management page counts.
+        # As good as no limit: by default a message is deleted after 20 deliveries, and
+        # each look at it on the management page is one.
         "x-delivery-limit": 2_000_000_000,
     },
 }
@@ -69,13 +70,13 @@ QUEUES = {
 PERMANENT_ERRORS = {
     "ACCESS_REFUSED": "Check the user, the password and the permissions.",
     "NOT_ALLOWED": "Check the vhost. To add one: rabbitmqctl add_vhost NAME",
-    # There is a queue of this name, with other arguments.
+    # There is a queue of this name whose arguments are not those in QUEUES.
     "inequivalent arg": "To delete queue and orders: rabbitmqctl delete_queue NAME",
     "larger than": "The limit is max_message_size in rabbitmq.conf.",
     "CERTIFICATE_VERIFY_FAILED": "To trust it: export SSL_CERT_FILE=ca.pem",
 }
 
-# Escape letters that the terminal cannot show. (Without one, sys.stdout may be None.)
+# Escape letters that the terminal cannot show. (stdout may be None, or a test's.)
 if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -117,7 +118,7 @@ def parse_url(url: str) -> pika.URLParameters:
     """Return the connection parameters in an AMQP URL. Exit with 2 if it is invalid."""
     try:
         parts = urlsplit(url)
-        # A "/" in the password must be written %2F, as it would end the host.
+        # In amqp://user:pass/word@host the "/" ends the host, so "@" comes after it.
         after_host = parts.path + parts.query + parts.fragment
         if parts.scheme in ("amqp", "amqps") and "@" not in after_host:
             return pika.URLParameters(url)
@@ -137,7 +138,7 @@ def describe_or_exit(error: Exception) -> str:
     """Return a text for an error. Exit with 1 if waiting does not cure it."""
     text = f"RabbitMQ at {ADDRESS}: {str(error) or repr(error)}"
     for part, advice in PERMANENT_ERRORS.items():
-        # NOT_ALLOWED may also mean a limit, as of connections, which may pass.
+        # "NOT_ALLOWED - ... connection limit ... is reached" passes.
         if part in text and " limit " not in text:
             sys.exit(f"{text}\n{advice}")
     return text
@@ -155,14 +156,17 @@ def connect() -> pika.BlockingConnection:
     """Connect and declare the queues. Raise AMQPError if that fails."""
     connection = open_connection()
     try:
-        channel = connection.channel()  # a session: an error ends only this
+        # Commands go over a channel. An error closes the channel, not the connection.
+        channel = connection.channel()
         for queue, arguments in QUEUES.items():
+            # durable: the queue outlives a restart of RabbitMQ.
             channel.queue_declare(queue, durable=True, arguments=arguments)
     except pika.exceptions.ChannelClosedByBroker as error:
         connection.close()
         if "ACCESS_REFUSED" not in error.reply_text:
             raise
         # The user may connect, but not declare: an administrator must have done it.
+        # Connect anew: on this connection pika 1.5 would raise the error once more.
         connection = open_connection()
     return connection
 
@@ -175,7 +179,8 @@ processing_time = 2.0  # seconds; changed by --processing-time
 def process_order(order: dict[str, Any]) -> None:
     """Do the work for an order. Put your own code here; it may take long.
 
-    If it raises an exception, the order goes to the dead-letter queue.
+    If it raises an exception, the order goes to the dead-letter queue. An order may
+    come twice: when this is killed, or loses the connection, before it acknowledges.
     """
     time.sleep(processing_time)
 
@@ -230,12 +235,12 @@ class Consumer:
         """Receive and process orders over one connection."""
         messages: list[Any] = []
         channel.basic_qos(prefetch_count=1)  # at most one unacknowledged message
-        # pika calls this lambda for each message. It only keeps the message, since
-        # pika can do nothing else until it returns.
+        # pika calls this lambda with each message: (channel, method, properties, body).
+        # It only keeps them, since pika can do nothing else until it returns.
         channel.basic_consume(QUEUE, lambda *message: messages.append(message))
         self.outage = False
         say(f"Waiting for orders from RabbitMQ at {ADDRESS}. Stop: Ctrl-C")
-        # consumer_tags is empty once we or RabbitMQ cancel the consumer.
+        # Our consumer has a tag, as its name, until we or RabbitMQ cancel it.
         while channel.consumer_tags:
             # Send and receive, until a message has come or 0.5 s have passed.
             channel.connection.process_data_events(time_limit=0.5)
@@ -243,7 +248,7 @@ class Consumer:
                 self.handle_message(*messages.pop())
             elif self.stopping:
                 channel.stop_consuming()
-            else:
+            else:  # the queue is empty: count and time the next orders from 0
                 self.order_count = 0
                 self.busy_time = 0.0
         if not self.stopping:
@@ -260,13 +265,13 @@ class Consumer:
         work = self.worker.submit(receive_order, body, method.redelivered)
         self.wait_for(work, channel.connection)
         if not channel.consumer_tags:
-            return  # the consumer was cancelled, and the message taken back
-        error = work.exception()
+            return  # RabbitMQ cancelled it, and will deliver the message again
+        error = work.exception()  # what process_order raised, or None
         if error is None:
             self.orders_to_do -= 1
         if self.stopping or self.orders_to_do == 0:
             # Cancel first: the acknowledgement would make RabbitMQ send the next one.
-            # The message in hand stays ours.
+            # The message in hand can still be acknowledged.
             self.stopping = True
             channel.stop_consuming()
         if error is not None:

@@ -34,7 +34,7 @@ try:
 except ImportError:
     sys.exit("pika is missing: python3 -m pip install pika (apt: python3-pika)")
 
-# pika 1.5 warns of changes in 2.0, but this asks for a version below that.
+# pika 1.5 warns of changes in 2.0; the fourth line keeps to versions before it.
 warnings.filterwarnings("ignore", "BlockingConnection is deprecated")
 
 # producer.py and consumer.py do not import each other: they will run in different
@@ -46,22 +46,23 @@ DEAD_LETTER_QUEUE = "orders.dead"  # keeps the messages that cannot be processed
 DEFAULT_EXCHANGE = ""
 QUEUES = {
     QUEUE: {
-        # Keep messages on disk; in a cluster, on the disks of most nodes.
+        # The type that keeps messages on disk; in a cluster, on most nodes' disks.
         "x-queue-type": "quorum",
-        # Move a message that is rejected, or that has crashed its consumers 20 times,
-        # to the dead-letter queue, and remove it here only when it has arrived there.
-        "x-delivery-limit": 19,  # redeliveries, after the first delivery
+        # Move a message to the dead-letter queue if it is rejected, or if its consumers
+        # have crashed 20 times: at the first delivery and at 19 redeliveries.
+        "x-delivery-limit": 19,
         "x-dead-letter-exchange": DEFAULT_EXCHANGE,
         "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
+        # Remove it here only when it has arrived there. This requires the next line:
         "x-dead-letter-strategy": "at-least-once",
-        # The strategy requires that a full queue refuses new messages, and does not
-        # drop old ones.
+        # Where an administrator has limited the queue's length, refuse new messages
+        # when it is full. (The default drops old ones.)
         "x-overflow": "reject-publish",
     },
     DEAD_LETTER_QUEUE: {
         "x-queue-type": "quorum",
-        # As good as no limit: the default is 20, and each look at a message on the
-        # management page counts.
+        # As good as no limit: by default a message is deleted after 20 deliveries, and
+        # each look at it on the management page is one.
         "x-delivery-limit": 2_000_000_000,
     },
 }
@@ -70,13 +71,13 @@ QUEUES = {
 PERMANENT_ERRORS = {
     "ACCESS_REFUSED": "Check the user, the password and the permissions.",
     "NOT_ALLOWED": "Check the vhost. To add one: rabbitmqctl add_vhost NAME",
-    # There is a queue of this name, with other arguments.
+    # There is a queue of this name whose arguments are not those in QUEUES.
     "inequivalent arg": "To delete queue and orders: rabbitmqctl delete_queue NAME",
     "larger than": "The limit is max_message_size in rabbitmq.conf.",
     "CERTIFICATE_VERIFY_FAILED": "To trust it: export SSL_CERT_FILE=ca.pem",
 }
 
-# Escape letters that the terminal cannot show. (Without one, sys.stdout may be None.)
+# Escape letters that the terminal cannot show. (stdout may be None, or a test's.)
 if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -118,7 +119,7 @@ def parse_url(url: str) -> pika.URLParameters:
     """Return the connection parameters in an AMQP URL. Exit with 2 if it is invalid."""
     try:
         parts = urlsplit(url)
-        # A "/" in the password must be written %2F, as it would end the host.
+        # In amqp://user:pass/word@host the "/" ends the host, so "@" comes after it.
         after_host = parts.path + parts.query + parts.fragment
         if parts.scheme in ("amqp", "amqps") and "@" not in after_host:
             return pika.URLParameters(url)
@@ -138,7 +139,7 @@ def describe_or_exit(error: Exception) -> str:
     """Return a text for an error. Exit with 1 if waiting does not cure it."""
     text = f"RabbitMQ at {ADDRESS}: {str(error) or repr(error)}"
     for part, advice in PERMANENT_ERRORS.items():
-        # NOT_ALLOWED may also mean a limit, as of connections, which may pass.
+        # "NOT_ALLOWED - ... connection limit ... is reached" passes.
         if part in text and " limit " not in text:
             sys.exit(f"{text}\n{advice}")
     return text
@@ -156,14 +157,17 @@ def connect() -> pika.BlockingConnection:
     """Connect and declare the queues. Raise AMQPError if that fails."""
     connection = open_connection()
     try:
-        channel = connection.channel()  # a session: an error ends only this
+        # Commands go over a channel. An error closes the channel, not the connection.
+        channel = connection.channel()
         for queue, arguments in QUEUES.items():
+            # durable: the queue outlives a restart of RabbitMQ.
             channel.queue_declare(queue, durable=True, arguments=arguments)
     except pika.exceptions.ChannelClosedByBroker as error:
         connection.close()
         if "ACCESS_REFUSED" not in error.reply_text:
             raise
         # The user may connect, but not declare: an administrator must have done it.
+        # Connect anew: on this connection pika 1.5 would raise the error once more.
         connection = open_connection()
     return connection
 
@@ -187,7 +191,7 @@ SAMPLES = """\
 class Order:
     order_id: str
     body: bytes
-    times_sent: int = 0  # without the times that RabbitMQ refused it
+    times_sent: int = 0  # but not those when it was refused, so not stored
     stored: bool = False  # RabbitMQ has confirmed it
 
     def properties(self) -> pika.BasicProperties:
@@ -261,7 +265,7 @@ class Publisher:
         pika's public methods wait for each confirmation before the next order, which
         takes ten times as long. So this uses what is inside pika: `_impl`, which does
         not wait, and `_flush_output`, which sends and receives until its condition is
-        true. What it receives, it passes to the on_... methods below.
+        true, or raises AMQPError. What it receives, it passes to on_confirm() etc.
         """
         channel = connection.channel()
         connection._impl.add_on_connection_blocked_callback(self.on_blocked)
@@ -272,7 +276,8 @@ class Publisher:
         self.start_time = self.start_time or time.monotonic()
         remaining = [order for order in self.orders if not order.stored]
         # If the connection breaks, what is unconfirmed is sent again, and may be stored
-        # twice. So begin with few at a time, and double that while all goes well.
+        # twice. So begin with few at a time, as it may break again, and double that
+        # while all goes well.
         limit = 10
         # A channel numbers its messages 1, 2, 3 ...: these are the delivery tags.
         for tag, order in enumerate(remaining, start=1):
@@ -289,7 +294,7 @@ class Publisher:
                 break
         channel._flush_output(lambda: not self.unconfirmed)
         connection.close()
-        if self.refusal:
+        if self.refusal:  # let run() try again
             raise pika.exceptions.AMQPError(self.refusal)
 
     def on_confirm(self, frame: Any) -> None:
@@ -309,7 +314,7 @@ class Publisher:
     def on_return(self, *_: Any) -> None:
         """Note that an order came back, since there is no queue.
 
-        RabbitMQ does not say its delivery tag, and will confirm it nevertheless. So
+        RabbitMQ does not say its delivery tag, and will confirm it as "dealt with". So
         forget all that is unconfirmed: it will be sent again.
         """
         self.refusal = f"there is no queue {QUEUE}"
