@@ -33,7 +33,7 @@ try:
 except ImportError:
     sys.exit("pika is missing: python3 -m pip install pika (apt: python3-pika)")
 
-# pika 1.5 warns of changes in 2.0; the fourth line keeps to versions before it.
+# pika 1.5 warns of changes in 2.0. Line 4 asks for a version before that.
 warnings.filterwarnings("ignore", "BlockingConnection is deprecated")
 
 # producer.py and consumer.py do not import each other: they will run in different
@@ -76,7 +76,7 @@ PERMANENT_ERRORS = {
     "CERTIFICATE_VERIFY_FAILED": "To trust it: export SSL_CERT_FILE=ca.pem",
 }
 
-# Escape letters that the terminal cannot show. (stdout may be None, or a test's.)
+# Escape letters that the terminal cannot show. (sys.stdout is None if it is closed.)
 if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -88,7 +88,7 @@ def say(text: str, stream: TextIO = sys.stdout) -> None:
     except OSError as error:  # the disk is full, or nobody reads the pipe any more
         with suppress(OSError):
             print(f"Cannot write: {error}", file=sys.stderr, flush=True)
-        os._exit(1)  # at once: sys.exit() would try to write again
+        os._exit(1)  # from any thread, and without another try to write
 
 
 def parse_order(body: bytes) -> dict[str, Any]:
@@ -138,23 +138,18 @@ def describe_or_exit(error: Exception) -> str:
     """Return a text for an error. Exit with 1 if waiting does not cure it."""
     text = f"RabbitMQ at {ADDRESS}: {str(error) or repr(error)}"
     for part, advice in PERMANENT_ERRORS.items():
-        # "NOT_ALLOWED - ... connection limit ... is reached" passes.
+        # A limit, such as one of connections, is NOT_ALLOWED too, but may pass.
         if part in text and " limit " not in text:
             sys.exit(f"{text}\n{advice}")
     return text
 
 
-def open_connection() -> pika.BlockingConnection:
-    """Connect to the first node that answers. Raise AMQPError if that fails."""
-    try:
-        return pika.BlockingConnection(NODES)
-    except Exception as error:  # of many kinds: make each an AMQPError
-        raise pika.exceptions.AMQPError(error) from error
-
-
 def connect() -> pika.BlockingConnection:
     """Connect and declare the queues. Raise AMQPError if that fails."""
-    connection = open_connection()
+    try:
+        connection = pika.BlockingConnection(NODES)  # the first node that answers
+    except Exception as error:  # of many kinds: make each an AMQPError
+        raise pika.exceptions.AMQPError(str(error) or repr(error)) from error
     try:
         # Commands go over a channel. An error closes the channel, not the connection.
         channel = connection.channel()
@@ -162,12 +157,12 @@ def connect() -> pika.BlockingConnection:
             # durable: the queue outlives a restart of RabbitMQ.
             channel.queue_declare(queue, durable=True, arguments=arguments)
     except pika.exceptions.ChannelClosedByBroker as error:
-        connection.close()
         if "ACCESS_REFUSED" not in error.reply_text:
+            connection.close()
             raise
         # The user may connect, but not declare: an administrator must have done it.
-        # Connect anew: on this connection pika 1.5 would raise the error once more.
-        connection = open_connection()
+        with suppress(pika.exceptions.ChannelClosedByBroker):
+            connection.process_data_events()  # pika 1.5 raises the error once more
     return connection
 
 

@@ -527,5 +527,6 @@ def test_gives_up_after_thirty_seconds(waiting_in_vain: Script) -> None:
     took = time.monotonic() - waiting_in_vain.started
     assert took >= 29, waiting_in_vain
     assert "Connection refused" in waiting_in_vain.lines["stderr"][0]
+    assert "unspecified" not in waiting_in_vain.lines["stderr"][0]
     assert "Giving up after 30 s" in waiting_in_vain.lines["stderr"][1]
     assert len(waiting_in_vain.lines["stderr"]) == 2
