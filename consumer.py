@@ -196,7 +196,6 @@ class Consumer:
     def __init__(self, orders_to_do: float) -> None:
         self.orders_to_do = orders_to_do  # then it stops; infinite without --count
         self.stopping = False
-        self.connected = False
         self.outage = False  # the connection is lost, and the user knows
         self.worker = futures.ThreadPoolExecutor(max_workers=1)
         self.order_count = 0  # orders done since the queue was last empty
@@ -207,18 +206,14 @@ class Consumer:
         if self.stopping:
             os._exit(128 + signal_number)  # at once; shells expect this status
         self.stopping = True
-        if not self.connected:
-            sys.exit()  # do not wait for connect()
 
     def run(self) -> None:
         """Connect and consume. When the connection is lost, do it again."""
         while not self.stopping:
             try:
                 with connect() as connection:
-                    self.connected = True
                     self.consume(connection.channel())
             except pika.exceptions.AMQPError as error:
-                self.connected = False
                 text = describe_or_exit(error)
                 if not self.outage:
                     say(f"{text}; trying again every second", sys.stderr)
@@ -231,7 +226,8 @@ class Consumer:
         messages: list[Any] = []
         channel.basic_qos(prefetch_count=1)  # at most one unacknowledged message
         # pika calls this lambda with each message: (channel, method, properties, body).
-        # It only keeps them, since pika can do nothing else until it returns.
+        # It only keeps them: until it returns, pika tells of nothing else, not even
+        # that the consumer is cancelled.
         channel.basic_consume(QUEUE, lambda *message: messages.append(message))
         self.outage = False
         say(f"Waiting for orders from RabbitMQ at {ADDRESS}. Stop: Ctrl-C")
@@ -247,7 +243,7 @@ class Consumer:
                 self.order_count = 0
                 self.busy_time = 0.0
         if not self.stopping:
-            raise pika.exceptions.ConsumerCancelled(  # an AMQPError: run() goes on
+            raise pika.exceptions.AMQPError(
                 "consumer cancelled: an order took longer than RabbitMQ's"
                 " consumer_timeout, or the queue was deleted"
             )
