@@ -172,7 +172,7 @@ def connect() -> pika.BlockingConnection:
 PATIENCE = 30  # seconds without a newly stored order until the producer gives up
 CALM = 2  # seconds without an error until the trouble is said to be over
 MAX_UNCONFIRMED = 1000  # orders that are sent but not yet confirmed
-REFUSED = "it refuses orders: the queue is full, or most nodes of its cluster are down"
+REFUSED = "it refuses orders: queue full, or missing, or most of its nodes down"
 SAMPLES = """\
 {"order_id": "ORD-001", "customer": "Иван Иванов", "amount": 5000, "status": "pending"}
 {"order_id": "ORD-002", "customer": "Анна Ким", "amount": 1249.50, "status": "pending"}
@@ -198,18 +198,14 @@ class Order:
         )
 
 
-def read_lines(file_name: str | None) -> list[bytes]:
-    """Return the lines of a file, of standard input ("-") or of the samples (None)."""
-    if file_name is None:
-        return SAMPLES.encode().splitlines()
-    with open(0 if file_name == "-" else file_name, "rb") as file:
-        return file.read().splitlines()
-
-
 def read_orders(file_name: str | None) -> list[Order]:
     """Return the orders in a file. Raise ValueError at the first invalid line."""
+    text = SAMPLES.encode()
+    if file_name is not None:
+        with open(0 if file_name == "-" else file_name, "rb") as file:  # 0: stdin
+            text = file.read()
     orders = []
-    for number, line in enumerate(read_lines(file_name), start=1):
+    for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
             try:
                 order = parse_order(line)
@@ -226,7 +222,6 @@ class Publisher:
         self.orders = orders
         self.stored_count = 0
         self.unconfirmed: dict[int, Order] = {}  # sent ones, by delivery tag
-        self.refusal = ""  # why RabbitMQ did not accept an order
         self.trouble = ""  # the last error, until it is over
         self.trouble_time = 0.0
         self.start_time = 0.0  # when the first order was sent
@@ -243,17 +238,6 @@ class Publisher:
                 self.tell(describe_or_exit(error))
                 time.sleep(1)
 
-    def give_up_in_time(self) -> None:
-        """Exit with 1 if no order gets stored; in a thread, since pika may hang."""
-        while time.monotonic() < self.last_time + PATIENCE:
-            time.sleep(0.1)
-        # If all are stored, only the closing of the connection hangs: a success.
-        if self.stored_count < len(self.orders):
-            reason = self.trouble or f"RabbitMQ at {ADDRESS} does not answer"
-            say(f"Giving up after {PATIENCE} s. {reason}", sys.stderr)
-        self.report()
-        os._exit(0 if self.stored_count == len(self.orders) else 1)
-
     def publish(self, connection: pika.BlockingConnection) -> None:
         """Publish the orders that are not stored, and wait for their confirmations.
 
@@ -266,7 +250,6 @@ class Publisher:
         connection._impl.add_on_connection_blocked_callback(self.on_blocked)
         channel._impl.add_on_return_callback(self.on_return)
         channel._impl.confirm_delivery(self.on_confirm)  # ask for confirmations
-        self.refusal = ""
         self.unconfirmed.clear()
         self.start_time = self.start_time or time.monotonic()
         remaining = [order for order in self.orders if not order.stored]
@@ -285,12 +268,12 @@ class Publisher:
             if len(self.unconfirmed) == limit:
                 channel._flush_output(lambda: not self.unconfirmed)
                 limit = min(2 * limit, MAX_UNCONFIRMED)
-            if self.refusal:
-                break
+                if not order.stored:
+                    break  # the next ones would be refused, too
         channel._flush_output(lambda: not self.unconfirmed)
         connection.close()
-        if self.refusal:  # let run() try again
-            raise pika.exceptions.AMQPError(self.refusal)
+        if self.stored_count < len(self.orders):
+            raise pika.exceptions.AMQPError(REFUSED)  # run() tries again
 
     def on_confirm(self, frame: Any) -> None:
         """Note that RabbitMQ has stored (Ack) or refused (Nack) an order."""
@@ -301,10 +284,9 @@ class Publisher:
         for tag in tags:
             order = self.unconfirmed.pop(tag, None)
             if order and isinstance(answer, pika.spec.Basic.Ack):
-                self.on_stored(order)
+                self.count_stored(order)
             elif order:
                 order.times_sent -= 1
-                self.refusal = REFUSED
 
     def on_return(self, *_: Any) -> None:
         """Note that an order came back, since there is no queue.
@@ -312,10 +294,9 @@ class Publisher:
         RabbitMQ does not say its delivery tag, and will confirm it as "dealt with". So
         forget all that is unconfirmed: it will be sent again.
         """
-        self.refusal = f"there is no queue {QUEUE}"
         self.unconfirmed.clear()
 
-    def on_stored(self, order: Order) -> None:
+    def count_stored(self, order: Order) -> None:
         order.stored = True
         self.stored_count += 1
         self.last_time = time.monotonic()
@@ -337,6 +318,18 @@ class Publisher:
             say(f"{trouble}; trying again for {PATIENCE} s", sys.stderr)
         self.trouble = trouble
         self.trouble_time = time.monotonic()
+
+    def give_up_in_time(self) -> None:
+        """Exit with 1 if no order gets stored; in a thread, since pika may hang."""
+        while time.monotonic() < self.last_time + PATIENCE:
+            time.sleep(0.1)
+        # If all are stored, only the closing of the connection hangs: a success.
+        if self.stored_count < len(self.orders):
+            reason = self.trouble or f"RabbitMQ at {ADDRESS} does not answer"
+            say(f"Giving up after {PATIENCE} s. {reason}", sys.stderr)
+        self.report()
+        # sys.exit() would end this thread only.
+        os._exit(0 if self.stored_count == len(self.orders) else 1)
 
     def report(self) -> None:
         """Say how many orders are stored, and what is not certain."""

@@ -383,6 +383,6 @@ def test_order_for_a_queue_deleted_after_it_was_declared_is_published_again(
             channel.queue_delete("orders")
             network.release()
             assert script.wait() == 0, script
-    assert "there is no queue orders; trying again" in script.err
+    assert "queue full, or missing" in script.err
     assert f"{count} of {count} orders stored" in script.out
     assert ready(channel) == count

@@ -17,7 +17,7 @@ from rig.pair import consumer, producer
 
 NOTES = os.open(os.environ["NOTES"], os.O_WRONLY | os.O_APPEND)
 process_order = consumer.process_order
-on_stored = producer.Publisher.on_stored
+count_stored = producer.Publisher.count_stored
 
 
 def note(order: Dict[str, Any]) -> None:
@@ -32,12 +32,12 @@ def noting_process_order(order: Dict[str, Any]) -> None:
     note(order)
 
 
-def noting_on_stored(self: producer.Publisher, order: producer.Order) -> None:
-    """Stand in for Publisher.on_stored."""
+def noting_count_stored(self: producer.Publisher, order: producer.Order) -> None:
+    """Stand in for Publisher.count_stored."""
     note({"order_id": order.order_id})
-    on_stored(self, order)
+    count_stored(self, order)
 
 
 consumer.process_order = noting_process_order
-producer.Publisher.on_stored = noting_on_stored  # type: ignore[method-assign]
+producer.Publisher.count_stored = noting_count_stored  # type: ignore[method-assign]
 {"consumer": consumer.main, "producer": producer.main}[sys.argv.pop(1)]()
