@@ -7,14 +7,13 @@
 
     python3 consumer.py [--processing-time SECONDS] [--count ORDERS]
 
-Ctrl-C stops it after the order in hand, a second Ctrl-C at once. The environment
-variable AMQP_URL says where RabbitMQ is. More is in README.md.
+Ctrl-C stops it after the order in hand, a second Ctrl-C stops it at once. The
+environment variable AMQP_URL says where RabbitMQ is. See README.md for more.
 """
 
 from __future__ import annotations  # lets Python 3.8 read "dict[str, Any]"
 
 import argparse
-import io
 import json
 import math
 import os
@@ -33,7 +32,7 @@ try:
 except ImportError:
     sys.exit("pika is missing: python3 -m pip install pika (apt: python3-pika)")
 
-# pika 1.5 warns of changes in 2.0. Line 4 asks for a version before that.
+# pika 1.5 warns of changes in 2.0. Line 4 asks for a version before 2.0.
 warnings.filterwarnings("ignore", "BlockingConnection is deprecated")
 
 # producer.py and consumer.py do not import each other: they will run in different
@@ -41,18 +40,19 @@ warnings.filterwarnings("ignore", "BlockingConnection is deprecated")
 
 QUEUE = "orders"
 DEAD_LETTER_QUEUE = "orders.dead"  # keeps the messages that cannot be processed
-# RabbitMQ's default exchange puts a message into the queue that its routing key names.
+# Messages go to an exchange, which passes them to queues. The default exchange passes
+# a message to the queue that its routing key names.
 DEFAULT_EXCHANGE = ""
 QUEUES = {
     QUEUE: {
-        # The type that keeps messages on disk; in a cluster, on most nodes' disks.
+        # The type that keeps its messages on disk; in a cluster, on most nodes' disks.
         "x-queue-type": "quorum",
         # Move a message to the dead-letter queue if it is rejected, or if its consumers
         # have crashed 20 times: at the first delivery and at 19 redeliveries.
         "x-delivery-limit": 19,
         "x-dead-letter-exchange": DEFAULT_EXCHANGE,
         "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
-        # Remove it here only when it has arrived there. This requires the next line:
+        # Keep it in this queue until it is stored in that one. Works with x-overflow:
         "x-dead-letter-strategy": "at-least-once",
         # Where an administrator has limited the queue's length, refuse new messages
         # when it is full. (The default drops old ones.)
@@ -61,14 +61,15 @@ QUEUES = {
     DEAD_LETTER_QUEUE: {
         "x-queue-type": "quorum",
         # As good as no limit: by default a message is deleted after 20 deliveries, and
-        # each look at it on the management page is one.
+        # RabbitMQ's management page has it delivered whenever it shows it.
         "x-delivery-limit": 2_000_000_000,
     },
 }
 
-# Errors that waiting does not cure: a part of their text, and advice.
+# Errors that do not end by themselves: a part of their text, and advice.
 PERMANENT_ERRORS = {
     "ACCESS_REFUSED": "Check the user, the password and the permissions.",
+    # A vhost is a separate set of queues. The last part of the URL is its name.
     "NOT_ALLOWED": "Check the vhost. To add one: rabbitmqctl add_vhost NAME",
     # There is a queue of this name whose arguments are not those in QUEUES.
     "inequivalent arg": "To delete queue and orders: rabbitmqctl delete_queue NAME",
@@ -76,8 +77,8 @@ PERMANENT_ERRORS = {
     "CERTIFICATE_VERIFY_FAILED": "To trust it: export SSL_CERT_FILE=ca.pem",
 }
 
-# Escape letters that the terminal cannot show. (sys.stdout is None if it is closed.)
-if isinstance(sys.stdout, io.TextIOWrapper):
+# Escape characters that the terminal cannot show. (sys.stdout may be closed: None.)
+if hasattr(sys.stdout, "reconfigure"):
     sys.stdout.reconfigure(errors="backslashreplace")
 
 
@@ -104,7 +105,7 @@ def parse_order(body: bytes) -> dict[str, Any]:
         value = order.get(field)
         if not isinstance(value, str) or not value.strip():
             raise ValueError(f"{field} must be a string that is not blank")
-    # It is printed as it is, so it must not steer the terminal.
+    # It is printed as it stands, so it must not contain codes for the terminal.
     if not order["order_id"].isprintable():
         raise ValueError("order_id must be printable")
     # type(), since isinstance(True, int) is true.
@@ -118,7 +119,7 @@ def parse_url(url: str) -> pika.URLParameters:
     """Return the connection parameters in an AMQP URL. Exit with 2 if it is invalid."""
     try:
         parts = urlsplit(url)
-        # In amqp://user:pass/word@host the "/" ends the host, so "@" comes after it.
+        # "/" in a password must be written %2F: it would end the host, before the "@".
         after_host = parts.path + parts.query + parts.fragment
         if parts.scheme in ("amqp", "amqps") and "@" not in after_host:
             return pika.URLParameters(url)
@@ -135,10 +136,10 @@ ADDRESS = ", ".join(f"{n.credentials.username}@{n.host}:{n.port}" for n in NODES
 
 
 def describe_or_exit(error: Exception) -> str:
-    """Return a text for an error. Exit with 1 if waiting does not cure it."""
+    """Return a text for an error. Exit with 1 if it does not end by itself."""
     text = f"RabbitMQ at {ADDRESS}: {str(error) or repr(error)}"
     for part, advice in PERMANENT_ERRORS.items():
-        # A limit, such as one of connections, is NOT_ALLOWED too, but may pass.
+        # "NOT_ALLOWED ... connection limit ... is reached" may end by itself.
         if part in text and " limit " not in text:
             sys.exit(f"{text}\n{advice}")
     return text
@@ -148,21 +149,22 @@ def connect() -> pika.BlockingConnection:
     """Connect and declare the queues. Raise AMQPError if that fails."""
     try:
         connection = pika.BlockingConnection(NODES)  # the first node that answers
-    except Exception as error:  # of many kinds: make each an AMQPError
+    except Exception as error:  # of many kinds: turn each into an AMQPError
         raise pika.exceptions.AMQPError(str(error) or repr(error)) from error
     try:
         # Commands go over a channel. An error closes the channel, not the connection.
         channel = connection.channel()
         for queue, arguments in QUEUES.items():
-            # durable: the queue outlives a restart of RabbitMQ.
+            # durable: the queue itself outlives a restart of RabbitMQ.
             channel.queue_declare(queue, durable=True, arguments=arguments)
     except pika.exceptions.ChannelClosedByBroker as error:
         if "ACCESS_REFUSED" not in error.reply_text:
             connection.close()
             raise
         # The user may connect, but not declare: an administrator must have done it.
+        # pika 1.5 raises the same error once more, at the next call of this function:
         with suppress(pika.exceptions.ChannelClosedByBroker):
-            connection.process_data_events()  # pika 1.5 raises the error once more
+            connection.process_data_events()
     return connection
 
 
@@ -175,13 +177,13 @@ def process_order(order: dict[str, Any]) -> None:
     """Do the work for an order. Put your own code here; it may take long.
 
     If it raises an exception, the order goes to the dead-letter queue. An order may
-    come twice: when this is killed, or loses the connection, before it acknowledges.
+    come twice: if this script is killed, or loses the connection, in mid-work.
     """
     time.sleep(processing_time)
 
 
 def receive_order(body: bytes, redelivered: bool) -> str:
-    """Process the order in a message, and return its order_id."""
+    """Parse and process the order in a message, and return its order_id."""
     order = parse_order(body)
     order_id = str(order["order_id"])
     again = " (redelivered)" if redelivered else ""
@@ -197,9 +199,10 @@ class Consumer:
         self.orders_to_do = orders_to_do  # then it stops; infinite without --count
         self.stopping = False
         self.outage = False  # the connection is lost, and the user knows
+        # A thread for the work: the main thread has to keep the connection alive.
         self.worker = futures.ThreadPoolExecutor(max_workers=1)
         self.order_count = 0  # orders done since the queue was last empty
-        self.busy_time = 0.0  # seconds that they took
+        self.busy_time = 0.0  # seconds of work on them
 
     def stop(self, signal_number: int, *_: Any) -> None:
         """Stop after the order in hand; called by Python when a signal arrives."""
@@ -226,12 +229,11 @@ class Consumer:
         messages: list[Any] = []
         channel.basic_qos(prefetch_count=1)  # at most one unacknowledged message
         # pika calls this lambda with each message: (channel, method, properties, body).
-        # It only keeps them: until it returns, pika tells of nothing else, not even
-        # that the consumer is cancelled.
+        # It only stores them, so that pika can tell if RabbitMQ cancels the consumer.
         channel.basic_consume(QUEUE, lambda *message: messages.append(message))
         self.outage = False
         say(f"Waiting for orders from RabbitMQ at {ADDRESS}. Stop: Ctrl-C")
-        # Our consumer has a tag, as its name, until we or RabbitMQ cancel it.
+        # It holds our consumer's name until we or RabbitMQ cancel the consumer.
         while channel.consumer_tags:
             # Send and receive, until a message has come or 0.5 s have passed.
             channel.connection.process_data_events(time_limit=0.5)
@@ -257,7 +259,7 @@ class Consumer:
         self.wait_for(work, channel.connection)
         if not channel.consumer_tags:
             return  # RabbitMQ cancelled it, and will deliver the message again
-        error = work.exception()  # what process_order raised, or None
+        error = work.exception()  # what receive_order raised, or None
         if error is None:
             self.orders_to_do -= 1
         if self.stopping or self.orders_to_do == 0:
@@ -285,7 +287,8 @@ class Consumer:
                 # Send heartbeats: without them RabbitMQ closes the connection.
                 connection.process_data_events(time_limit=0)
         finally:
-            futures.wait([work])  # even if the connection is lost: never two at once
+            # Even if the connection is lost: there are never two orders at once.
+            futures.wait([work])
 
 
 def main() -> None:

@@ -9,13 +9,12 @@
     python3 producer.py FILE    the orders in a file, one JSON object a line
     python3 producer.py -       the same from standard input
 
-The environment variable AMQP_URL says where RabbitMQ is. More is in README.md.
+The environment variable AMQP_URL says where RabbitMQ is. See README.md for more.
 """
 
 from __future__ import annotations  # lets Python 3.8 read "dict[str, Any]"
 
 import argparse
-import io
 import json
 import os
 import signal
@@ -34,7 +33,7 @@ try:
 except ImportError:
     sys.exit("pika is missing: python3 -m pip install pika (apt: python3-pika)")
 
-# pika 1.5 warns of changes in 2.0. Line 4 asks for a version before that.
+# pika 1.5 warns of changes in 2.0. Line 4 asks for a version before 2.0.
 warnings.filterwarnings("ignore", "BlockingConnection is deprecated")
 
 # producer.py and consumer.py do not import each other: they will run in different
@@ -42,18 +41,19 @@ warnings.filterwarnings("ignore", "BlockingConnection is deprecated")
 
 QUEUE = "orders"
 DEAD_LETTER_QUEUE = "orders.dead"  # keeps the messages that cannot be processed
-# RabbitMQ's default exchange puts a message into the queue that its routing key names.
+# Messages go to an exchange, which passes them to queues. The default exchange passes
+# a message to the queue that its routing key names.
 DEFAULT_EXCHANGE = ""
 QUEUES = {
     QUEUE: {
-        # The type that keeps messages on disk; in a cluster, on most nodes' disks.
+        # The type that keeps its messages on disk; in a cluster, on most nodes' disks.
         "x-queue-type": "quorum",
         # Move a message to the dead-letter queue if it is rejected, or if its consumers
         # have crashed 20 times: at the first delivery and at 19 redeliveries.
         "x-delivery-limit": 19,
         "x-dead-letter-exchange": DEFAULT_EXCHANGE,
         "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
-        # Remove it here only when it has arrived there. This requires the next line:
+        # Keep it in this queue until it is stored in that one. Works with x-overflow:
         "x-dead-letter-strategy": "at-least-once",
         # Where an administrator has limited the queue's length, refuse new messages
         # when it is full. (The default drops old ones.)
@@ -62,14 +62,15 @@ QUEUES = {
     DEAD_LETTER_QUEUE: {
         "x-queue-type": "quorum",
         # As good as no limit: by default a message is deleted after 20 deliveries, and
-        # each look at it on the management page is one.
+        # RabbitMQ's management page has it delivered whenever it shows it.
         "x-delivery-limit": 2_000_000_000,
     },
 }
 
-# Errors that waiting does not cure: a part of their text, and advice.
+# Errors that do not end by themselves: a part of their text, and advice.
 PERMANENT_ERRORS = {
     "ACCESS_REFUSED": "Check the user, the password and the permissions.",
+    # A vhost is a separate set of queues. The last part of the URL is its name.
     "NOT_ALLOWED": "Check the vhost. To add one: rabbitmqctl add_vhost NAME",
     # There is a queue of this name whose arguments are not those in QUEUES.
     "inequivalent arg": "To delete queue and orders: rabbitmqctl delete_queue NAME",
@@ -77,8 +78,8 @@ PERMANENT_ERRORS = {
     "CERTIFICATE_VERIFY_FAILED": "To trust it: export SSL_CERT_FILE=ca.pem",
 }
 
-# Escape letters that the terminal cannot show. (sys.stdout is None if it is closed.)
-if isinstance(sys.stdout, io.TextIOWrapper):
+# Escape characters that the terminal cannot show. (sys.stdout may be closed: None.)
+if hasattr(sys.stdout, "reconfigure"):
     sys.stdout.reconfigure(errors="backslashreplace")
 
 
@@ -105,7 +106,7 @@ def parse_order(body: bytes) -> dict[str, Any]:
         value = order.get(field)
         if not isinstance(value, str) or not value.strip():
             raise ValueError(f"{field} must be a string that is not blank")
-    # It is printed as it is, so it must not steer the terminal.
+    # It is printed as it stands, so it must not contain codes for the terminal.
     if not order["order_id"].isprintable():
         raise ValueError("order_id must be printable")
     # type(), since isinstance(True, int) is true.
@@ -119,7 +120,7 @@ def parse_url(url: str) -> pika.URLParameters:
     """Return the connection parameters in an AMQP URL. Exit with 2 if it is invalid."""
     try:
         parts = urlsplit(url)
-        # In amqp://user:pass/word@host the "/" ends the host, so "@" comes after it.
+        # "/" in a password must be written %2F: it would end the host, before the "@".
         after_host = parts.path + parts.query + parts.fragment
         if parts.scheme in ("amqp", "amqps") and "@" not in after_host:
             return pika.URLParameters(url)
@@ -136,10 +137,10 @@ ADDRESS = ", ".join(f"{n.credentials.username}@{n.host}:{n.port}" for n in NODES
 
 
 def describe_or_exit(error: Exception) -> str:
-    """Return a text for an error. Exit with 1 if waiting does not cure it."""
+    """Return a text for an error. Exit with 1 if it does not end by itself."""
     text = f"RabbitMQ at {ADDRESS}: {str(error) or repr(error)}"
     for part, advice in PERMANENT_ERRORS.items():
-        # A limit, such as one of connections, is NOT_ALLOWED too, but may pass.
+        # "NOT_ALLOWED ... connection limit ... is reached" may end by itself.
         if part in text and " limit " not in text:
             sys.exit(f"{text}\n{advice}")
     return text
@@ -149,28 +150,29 @@ def connect() -> pika.BlockingConnection:
     """Connect and declare the queues. Raise AMQPError if that fails."""
     try:
         connection = pika.BlockingConnection(NODES)  # the first node that answers
-    except Exception as error:  # of many kinds: make each an AMQPError
+    except Exception as error:  # of many kinds: turn each into an AMQPError
         raise pika.exceptions.AMQPError(str(error) or repr(error)) from error
     try:
         # Commands go over a channel. An error closes the channel, not the connection.
         channel = connection.channel()
         for queue, arguments in QUEUES.items():
-            # durable: the queue outlives a restart of RabbitMQ.
+            # durable: the queue itself outlives a restart of RabbitMQ.
             channel.queue_declare(queue, durable=True, arguments=arguments)
     except pika.exceptions.ChannelClosedByBroker as error:
         if "ACCESS_REFUSED" not in error.reply_text:
             connection.close()
             raise
         # The user may connect, but not declare: an administrator must have done it.
+        # pika 1.5 raises the same error once more, at the next call of this function:
         with suppress(pika.exceptions.ChannelClosedByBroker):
-            connection.process_data_events()  # pika 1.5 raises the error once more
+            connection.process_data_events()
     return connection
 
 
 # Here begins what only the producer does.
 
 PATIENCE = 30  # seconds without a newly stored order until the producer gives up
-CALM = 2  # seconds without an error until the trouble is said to be over
+CALM = 2  # seconds without an error until it says that the trouble is over
 MAX_UNCONFIRMED = 1000  # orders that are sent but not yet confirmed
 REFUSED = "it refuses orders: queue full, or missing, or most of its nodes down"
 SAMPLES = """\
@@ -186,14 +188,14 @@ SAMPLES = """\
 class Order:
     order_id: str
     body: bytes
-    times_sent: int = 0  # but not those when it was refused, so not stored
+    times_sent: int = 0  # without the times when RabbitMQ refused it
     stored: bool = False  # RabbitMQ has confirmed it
 
     def properties(self) -> pika.BasicProperties:
         return pika.BasicProperties(
             content_type="application/json",
             delivery_mode=2,  # persistent
-            message_id=self.order_id[:60],  # up to 4 bytes each; 255 are allowed
+            message_id=self.order_id[:60],  # at most 240 bytes; 255 are allowed
             timestamp=int(time.time()),
         )
 
@@ -221,7 +223,7 @@ class Publisher:
     def __init__(self, orders: list[Order]) -> None:
         self.orders = orders
         self.stored_count = 0
-        self.unconfirmed: dict[int, Order] = {}  # sent ones, by delivery tag
+        self.unconfirmed: dict[int, Order] = {}  # by delivery tag, see publish()
         self.trouble = ""  # the last error, until it is over
         self.trouble_time = 0.0
         self.start_time = 0.0  # when the first order was sent
@@ -244,7 +246,7 @@ class Publisher:
         pika's public methods wait for each confirmation before the next order, which
         takes ten times as long. So this uses what is inside pika: `_impl`, which does
         not wait, and `_flush_output`, which sends and receives until its condition is
-        true, or raises AMQPError. What it receives, it passes to on_confirm() etc.
+        true, or raises AMQPError. It passes what it receives to on_confirm() etc.
         """
         channel = connection.channel()
         connection._impl.add_on_connection_blocked_callback(self.on_blocked)
@@ -268,8 +270,8 @@ class Publisher:
             if len(self.unconfirmed) == limit:
                 channel._flush_output(lambda: not self.unconfirmed)
                 limit = min(2 * limit, MAX_UNCONFIRMED)
-                if not order.stored:
-                    break  # the next ones would be refused, too
+                if not order.stored:  # the last of them was refused, or came back
+                    break
         channel._flush_output(lambda: not self.unconfirmed)
         connection.close()
         if self.stored_count < len(self.orders):
@@ -282,7 +284,7 @@ class Publisher:
         if answer.multiple:  # it is for this order and all before it
             tags = [tag for tag in self.unconfirmed if tag <= answer.delivery_tag]
         for tag in tags:
-            order = self.unconfirmed.pop(tag, None)
+            order = self.unconfirmed.pop(tag, None)  # None after on_return()
             if order and isinstance(answer, pika.spec.Basic.Ack):
                 self.count_stored(order)
             elif order:
@@ -292,7 +294,7 @@ class Publisher:
         """Note that an order came back, since there is no queue.
 
         RabbitMQ does not say its delivery tag, and will confirm it as "dealt with". So
-        forget all that is unconfirmed: it will be sent again.
+        forget all that is unconfirmed: it will be sent again, maybe twice.
         """
         self.unconfirmed.clear()
 
@@ -305,7 +307,7 @@ class Publisher:
             self.trouble = ""
         if len(self.orders) <= 20:
             say(f"Stored {order.order_id}")
-        elif self.stored_count % 1000 == 0 and os.isatty(2):
+        elif self.stored_count % 1000 == 0 and os.isatty(2):  # 2: stderr
             print(f"{self.stored_count} orders stored", end="\r", file=sys.stderr)
 
     def on_blocked(self, connection: Any, frame: Any) -> None:
@@ -354,7 +356,7 @@ def main() -> None:
     parser.add_argument("FILE", nargs="?", help="an order a line; -: standard input")
     options = parser.parse_args()
     # Let Ctrl-C and SIGTERM raise KeyboardInterrupt, also where a shell script has
-    # started this with "&" and so lets it ignore Ctrl-C.
+    # started this with "&", which makes it ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
