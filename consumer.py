@@ -215,7 +215,8 @@ class Consumer:
         while not self.stopping:
             try:
                 with connect() as connection:
-                    self.consume(connection.channel())
+                    if not self.stopping:
+                        self.consume(connection.channel())
             except pika.exceptions.AMQPError as error:
                 text = describe_or_exit(error)
                 if not self.outage:

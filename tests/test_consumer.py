@@ -294,6 +294,23 @@ def test_signal_while_the_broker_does_not_answer_ends_it_with_the_attempt(
     assert script.out.endswith(" Stopped")
 
 
+def test_signal_while_connecting_lets_it_take_no_order(
+    broker: Broker, channel: Any
+) -> None:
+    publish(channel, order(1))
+    with Network(broker.port) as network:
+        network.hold_up_at(b"AMQP")  # the first bytes of a connection
+        with Script(CONSUMER, url=network.url()) as script:
+            assert network.held.wait(60)
+            script.signal()
+            time.sleep(0.2)  # the signal is there before the connection
+            network.release()
+            assert script.wait() == 0
+    (stopped,) = script.lines["stdout"]
+    assert stopped.endswith(" Stopped")
+    assert rest(channel) == [(False, 0, "A-0001")]
+
+
 def test_second_signal_while_the_broker_does_not_answer_ends_it_at_once(
     broker: Broker,
 ) -> None:
