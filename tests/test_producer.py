@@ -512,6 +512,23 @@ def test_trouble_is_told_first_and_last() -> None:
     assert last.endswith(": the last")
 
 
+def test_confirmation_of_one_order_confirms_none_before_it() -> None:
+    """RabbitMQ may confirm in any order, but a single node hardly ever does."""
+    changes = (
+        "orders = [producer.Order(f'ORD-{n}', b'') for n in range(3)]\n"
+        "publisher = producer.Publisher(orders)\n"
+        "publisher.unconfirmed = dict(enumerate(orders, start=1))\n"
+        "answers = producer.pika.spec.Basic\n"
+        "for answer in (answers.Ack(2), answers.Nack(3)):\n"
+        "    publisher.on_confirm(producer.pika.frame.Method(1, answer))\n"
+        "print([order.stored for order in orders], list(publisher.unconfirmed))\n"
+        "raise SystemExit"
+    )
+    with patched("producer", changes, url=nowhere()) as script:
+        assert script.wait() == 0, script
+    assert script.lines["stdout"][-1] == "[False, True, False] [1]"
+
+
 def test_closed_standard_output_is_told_in_one_line(
     broker: Broker, channel: Any
 ) -> None:
