@@ -48,11 +48,11 @@ QUEUES = {
         # The type that keeps its messages on disk; in a cluster, on most nodes' disks.
         "x-queue-type": "quorum",
         # Move a message to the dead-letter queue if it is rejected, or if its consumers
-        # have crashed 20 times: at the first delivery and at 19 redeliveries.
+        # have crashed 20 times: at the first delivery and at 19 more.
         "x-delivery-limit": 19,
         "x-dead-letter-exchange": DEFAULT_EXCHANGE,
         "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
-        # Keep it in this queue until it is stored in that one. Works with x-overflow:
+        # Keep it in this queue until it is stored in that one. Requires x-overflow:
         "x-dead-letter-strategy": "at-least-once",
         # Where an administrator has limited the queue's length, refuse new messages
         # when it is full. (The default drops old ones.)
@@ -61,12 +61,12 @@ QUEUES = {
     DEAD_LETTER_QUEUE: {
         "x-queue-type": "quorum",
         # As good as no limit: by default a message is deleted after 20 deliveries, and
-        # RabbitMQ's management page has it delivered whenever it shows it.
+        # a look at it on RabbitMQ's management page counts as a delivery.
         "x-delivery-limit": 2_000_000_000,
     },
 }
 
-# Errors that do not end by themselves: a part of their text, and advice.
+# Errors that trying again does not cure: a part of their text, and advice.
 PERMANENT_ERRORS = {
     "ACCESS_REFUSED": "Check the user, the password and the permissions.",
     # A vhost is a separate set of queues. The last part of the URL is its name.
@@ -119,7 +119,7 @@ def parse_url(url: str) -> pika.URLParameters:
     """Return the connection parameters in an AMQP URL. Exit with 2 if it is invalid."""
     try:
         parts = urlsplit(url)
-        # "/" in a password must be written %2F: it would end the host, before the "@".
+        # A "/" in the password, if not written %2F, puts the "@" behind the host.
         after_host = parts.path + parts.query + parts.fragment
         if parts.scheme in ("amqp", "amqps") and "@" not in after_host:
             return pika.URLParameters(url)
@@ -136,10 +136,10 @@ ADDRESS = ", ".join(f"{n.credentials.username}@{n.host}:{n.port}" for n in NODES
 
 
 def describe_or_exit(error: Exception) -> str:
-    """Return a text for an error. Exit with 1 if it does not end by itself."""
+    """Return a text for an error. Exit with 1 if trying again does not cure it."""
     text = f"RabbitMQ at {ADDRESS}: {str(error) or repr(error)}"
     for part, advice in PERMANENT_ERRORS.items():
-        # "NOT_ALLOWED ... connection limit ... is reached" may end by itself.
+        # NOT_ALLOWED also means a limit of connections, which may pass.
         if part in text and " limit " not in text:
             sys.exit(f"{text}\n{advice}")
     return text
@@ -162,9 +162,9 @@ def connect() -> pika.BlockingConnection:
             connection.close()
             raise
         # The user may connect, but not declare: an administrator must have done it.
-        # pika 1.5 raises the same error once more, at the next call of this function:
+        # pika 1.5 raises the error again in the next process_data_events(): this one.
         with suppress(pika.exceptions.ChannelClosedByBroker):
-            connection.process_data_events()
+            connection.process_data_events(time_limit=0)
     return connection
 
 
@@ -230,11 +230,12 @@ class Consumer:
         messages: list[Any] = []
         channel.basic_qos(prefetch_count=1)  # at most one unacknowledged message
         # pika calls this lambda with each message: (channel, method, properties, body).
-        # It only stores them, so that pika can tell if RabbitMQ cancels the consumer.
+        # It only stores the message. While it runs, pika cannot report that RabbitMQ
+        # has cancelled the consumer.
         channel.basic_consume(QUEUE, lambda *message: messages.append(message))
         self.outage = False
         say(f"Waiting for orders from RabbitMQ at {ADDRESS}. Stop: Ctrl-C")
-        # It holds our consumer's name until we or RabbitMQ cancel the consumer.
+        # consumer_tags has our consumer in it until we or RabbitMQ cancel it.
         while channel.consumer_tags:
             # Send and receive, until a message has come or 0.5 s have passed.
             channel.connection.process_data_events(time_limit=0.5)
@@ -259,7 +260,7 @@ class Consumer:
         work = self.worker.submit(receive_order, body, method.redelivered)
         self.wait_for(work, channel.connection)
         if not channel.consumer_tags:
-            return  # RabbitMQ cancelled it, and will deliver the message again
+            return  # the consumer was cancelled: the message is no longer ours
         error = work.exception()  # what receive_order raised, or None
         if error is None:
             self.orders_to_do -= 1

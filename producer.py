@@ -49,11 +49,11 @@ QUEUES = {
         # The type that keeps its messages on disk; in a cluster, on most nodes' disks.
         "x-queue-type": "quorum",
         # Move a message to the dead-letter queue if it is rejected, or if its consumers
-        # have crashed 20 times: at the first delivery and at 19 redeliveries.
+        # have crashed 20 times: at the first delivery and at 19 more.
         "x-delivery-limit": 19,
         "x-dead-letter-exchange": DEFAULT_EXCHANGE,
         "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
-        # Keep it in this queue until it is stored in that one. Works with x-overflow:
+        # Keep it in this queue until it is stored in that one. Requires x-overflow:
         "x-dead-letter-strategy": "at-least-once",
         # Where an administrator has limited the queue's length, refuse new messages
         # when it is full. (The default drops old ones.)
@@ -62,12 +62,12 @@ QUEUES = {
     DEAD_LETTER_QUEUE: {
         "x-queue-type": "quorum",
         # As good as no limit: by default a message is deleted after 20 deliveries, and
-        # RabbitMQ's management page has it delivered whenever it shows it.
+        # a look at it on RabbitMQ's management page counts as a delivery.
         "x-delivery-limit": 2_000_000_000,
     },
 }
 
-# Errors that do not end by themselves: a part of their text, and advice.
+# Errors that trying again does not cure: a part of their text, and advice.
 PERMANENT_ERRORS = {
     "ACCESS_REFUSED": "Check the user, the password and the permissions.",
     # A vhost is a separate set of queues. The last part of the URL is its name.
@@ -120,7 +120,7 @@ def parse_url(url: str) -> pika.URLParameters:
     """Return the connection parameters in an AMQP URL. Exit with 2 if it is invalid."""
     try:
         parts = urlsplit(url)
-        # "/" in a password must be written %2F: it would end the host, before the "@".
+        # A "/" in the password, if not written %2F, puts the "@" behind the host.
         after_host = parts.path + parts.query + parts.fragment
         if parts.scheme in ("amqp", "amqps") and "@" not in after_host:
             return pika.URLParameters(url)
@@ -137,10 +137,10 @@ ADDRESS = ", ".join(f"{n.credentials.username}@{n.host}:{n.port}" for n in NODES
 
 
 def describe_or_exit(error: Exception) -> str:
-    """Return a text for an error. Exit with 1 if it does not end by itself."""
+    """Return a text for an error. Exit with 1 if trying again does not cure it."""
     text = f"RabbitMQ at {ADDRESS}: {str(error) or repr(error)}"
     for part, advice in PERMANENT_ERRORS.items():
-        # "NOT_ALLOWED ... connection limit ... is reached" may end by itself.
+        # NOT_ALLOWED also means a limit of connections, which may pass.
         if part in text and " limit " not in text:
             sys.exit(f"{text}\n{advice}")
     return text
@@ -163,9 +163,9 @@ def connect() -> pika.BlockingConnection:
             connection.close()
             raise
         # The user may connect, but not declare: an administrator must have done it.
-        # pika 1.5 raises the same error once more, at the next call of this function:
+        # pika 1.5 raises the error again in the next process_data_events(): this one.
         with suppress(pika.exceptions.ChannelClosedByBroker):
-            connection.process_data_events()
+            connection.process_data_events(time_limit=0)
     return connection
 
 
@@ -188,7 +188,7 @@ SAMPLES = """\
 class Order:
     order_id: str
     body: bytes
-    times_sent: int = 0  # without the times when RabbitMQ refused it
+    times_sent: int = 0  # not counting when RabbitMQ refused it
     stored: bool = False  # RabbitMQ has confirmed it
 
     def properties(self) -> pika.BasicProperties:
@@ -252,7 +252,7 @@ class Publisher:
         connection._impl.add_on_connection_blocked_callback(self.on_blocked)
         channel._impl.add_on_return_callback(self.on_return)
         channel._impl.confirm_delivery(self.on_confirm)  # ask for confirmations
-        self.unconfirmed.clear()
+        self.unconfirmed.clear()  # a new channel counts from 1 again
         self.start_time = self.start_time or time.monotonic()
         remaining = [order for order in self.orders if not order.stored]
         # If the connection breaks, what is unconfirmed is sent again, and may be stored
@@ -261,7 +261,7 @@ class Publisher:
         limit = 10
         # A channel numbers its messages 1, 2, 3 ...: these are the delivery tags.
         for tag, order in enumerate(remaining, start=1):
-            # mandatory: return the message if there is no queue.
+            # QUEUE is the routing key. mandatory: return it if there is no queue.
             channel._impl.basic_publish(
                 DEFAULT_EXCHANGE, QUEUE, order.body, order.properties(), mandatory=True
             )
@@ -311,7 +311,7 @@ class Publisher:
             print(f"{self.stored_count} orders stored", end="\r", file=sys.stderr)
 
     def on_blocked(self, connection: Any, frame: Any) -> None:
-        """Note that RabbitMQ accepts no orders, as memory or disk space run short."""
+        """Note that RabbitMQ accepts no orders, as memory or disk space is short."""
         self.tell(f"RabbitMQ at {ADDRESS} holds orders up: {frame.method.reason}")
 
     def tell(self, trouble: str) -> None:
