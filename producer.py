@@ -202,12 +202,12 @@ class Order:
 
 def read_orders(file_name: str | None) -> list[Order]:
     """Return the orders in a file. Raise ValueError at the first invalid line."""
-    text = SAMPLES.encode()
+    lines = SAMPLES.encode().splitlines()
     if file_name is not None:
         with open(0 if file_name == "-" else file_name, "rb") as file:  # 0: stdin
-            text = file.read()
+            lines = file.read().splitlines()
     orders = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
                 order = parse_order(line)
