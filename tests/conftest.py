@@ -3,8 +3,9 @@
 import contextlib
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import pika
 import pytest
@@ -27,15 +28,22 @@ def pytest_configure(config: pytest.Config) -> None:
     NodeManager.EXIT_TIMEOUT = LIMIT / 2
 
 
-@pytest.fixture(scope="session")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """The node that most tests share."""
-    # As in RabbitMQ 4.0 by default; 3.10 lets larger messages in.
-    broker = Broker(tmp_path_factory.mktemp("node"), "max_message_size = 16777216\n")
+@contextlib.contextmanager
+def running(broker: Broker) -> Iterator[Broker]:
+    """Start a node, and kill it at the end."""
     try:
         yield broker.start()
     finally:
         broker.kill()
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """The node that most tests share."""
+    # As in RabbitMQ 4.0 by default; 3.10 lets larger messages in.
+    config = "max_message_size = 16777216\n"
+    with running(Broker(tmp_path_factory.mktemp("node"), config)) as broker:
+        yield broker
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ import secrets
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, List, Optional, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 
 import pika
@@ -20,7 +21,7 @@ Result = TypeVar("Result")
 
 
 def wait_until(
-    condition: Callable[[], Optional[Result]], what: str, limit: float = LIMIT
+    condition: Callable[[], Result | None], what: str, limit: float = LIMIT
 ) -> Result:
     """Return the first true value of `condition`; AssertionError if none comes."""
     deadline = time.monotonic() + limit
@@ -36,15 +37,13 @@ def server_program(name: str) -> str:
     """Return the path of one of RabbitMQ's programs, not of Debian's wrapper."""
     found = shutil.which(name, path="/usr/lib/rabbitmq/bin") or shutil.which(name)
     if not found:
-        raise FileNotFoundError(
-            f"{name} is not installed: tests/run installs it, or says how"
-        )
+        raise FileNotFoundError(f"no {name}: tests/run installs it, or says how")
     return found
 
 
-def free_ports(count: int) -> List[int]:
+def free_ports(count: int) -> list[int]:
     """Return different free ports, none of which an outgoing connection may draw."""
-    ports: List[int] = []
+    ports: list[int] = []
     while len(ports) < count:
         ports.append(port_for.select_random(exclude_ports=ports))
     return ports
@@ -113,8 +112,7 @@ class Broker(RabbitMqExecutor):
         self._envvars.update(
             RABBITMQ_NODE_PORT=str(self.port),
             RABBITMQ_DIST_PORT=str(distribution_port),
-            # An epmd of its own, which ends with the node.
-            ERL_EPMD_PORT=str(epmd_port),
+            ERL_EPMD_PORT=str(epmd_port),  # an epmd of its own, which ends with it
             RABBITMQ_MNESIA_BASE=str(self._home / "mnesia"),
             RABBITMQ_LOG_BASE=str(self._home / "log"),
             RABBITMQ_PID_FILE=str(self._home / "pid"),
@@ -135,16 +133,9 @@ class Broker(RabbitMqExecutor):
             raise RuntimeError("\n".join(line[:300] for line in lines)) from None
         return self
 
-    def url(
-        self,
-        user: str = "guest",
-        password: str = "guest",
-        vhost: str = "/",
-        query: str = "",
-    ) -> str:
-        """Return an AMQP URL of the node."""
-        path = quote(vhost, safe="")
-        return f"amqp://{user}:{password}@127.0.0.1:{self.port}/{path}{query}"
+    def url(self, user: str = "guest:guest", vhost: str = "/", query: str = "") -> str:
+        """Return an AMQP URL of the node; `user` with the password."""
+        return f"amqp://{user}@127.0.0.1:{self.port}/{quote(vhost, safe='')}{query}"
 
     def connect(self) -> pika.BlockingConnection:
         """Return a connection of the test's own."""

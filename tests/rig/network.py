@@ -4,8 +4,7 @@ import contextlib
 import socket
 import sys
 import threading
-from types import TracebackType
-from typing import Any, List, Optional, Set, Type
+from typing import Any
 from urllib.parse import quote
 
 # As AMQP 0-9-1 has them on the wire.
@@ -47,8 +46,8 @@ class Network:
         self.bytes_from_client = 0
         self._target = port
         self._closing = threading.Event()
-        self._links: List[Link] = []
-        self._threads: Set[threading.Thread] = set()
+        self._links: list[Link] = []
+        self._threads: set[threading.Thread] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._spawn(self._accept)
@@ -145,12 +144,7 @@ class Network:
     def __enter__(self) -> "Network":
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._closing.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()

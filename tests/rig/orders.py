@@ -1,47 +1,62 @@
 """Orders for the tests, and a look at what is in the queues."""
 
 import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Counter, Dict, Iterable, Iterator, List
+from typing import Any
 
 import pika
 
-from rig.broker import Broker
+import consumer
 
 
-def an_order(order_id: str) -> Dict[str, Any]:
+def an_order(order_id: str, /, **fields: Any) -> dict[str, Any]:
     """Return an order of that name."""
-    return {
-        "order_id": order_id,
-        "customer": "John Smith",
-        "amount": 1249.5,
-        "status": "pending",
-    }
+    order = {"order_id": order_id, "customer": "Иван Иванов", "amount": 1249.5}
+    return {**order, "status": "pending", **fields}
 
 
-def names(prefix: str, count: int) -> List[str]:
+def names(prefix: str, count: int) -> list[str]:
     """Return that many order names."""
     return [f"{prefix}-{number:05}" for number in range(1, count + 1)]
 
 
-def orders_text(ids: Iterable[str]) -> str:
+def line(order_id: str, /, **fields: Any) -> bytes:
+    """Return an order as JSON in UTF-8."""
+    return json.dumps(an_order(order_id, **fields), ensure_ascii=False).encode()
+
+
+def orders_text(ids: Iterable[str]) -> bytes:
     """Return one order a line, for producer.py."""
-    return "".join(f"{json.dumps(an_order(order_id))}\n" for order_id in ids)
+    return b"".join(line(order_id) + b"\n" for order_id in ids)
 
 
 def write_orders(path: Path, ids: Iterable[str]) -> Path:
     """Write the same to a file."""
-    path.write_text(orders_text(ids))
+    path.write_bytes(orders_text(ids))
     return path
 
 
-def messages(channel: Any, queue: str) -> Iterator[Any]:
+def put(channel: Any, *bodies: bytes, **properties: Any) -> None:
+    """Declare the queues as the scripts do, and store the bodies in `orders`."""
+    for queue, arguments in consumer.QUEUES.items():
+        channel.queue_declare(queue, durable=True, arguments=arguments)
+    own = channel.connection.channel()
+    own.confirm_delivery()
+    wanted = pika.BasicProperties(delivery_mode=2, **properties)
+    for body in bodies:
+        own.basic_publish("", "orders", body, wanted, mandatory=True)
+    own.close()
+
+
+def messages(channel: Any, queue: str = "orders") -> Iterator[Any]:
     """Take what is in the queue: (method, properties, body) of each message."""
     while True:
-        method, properties, body = channel.basic_get(queue, auto_ack=True)
-        if method is None:
+        message = channel.basic_get(queue, auto_ack=True)
+        if message[0] is None:
             return
-        yield method, properties, body
+        yield message
 
 
 def ready(channel: Any, queue: str = "orders") -> int:
@@ -49,23 +64,29 @@ def ready(channel: Any, queue: str = "orders") -> int:
     return int(channel.queue_declare(queue, passive=True).method.message_count)
 
 
+def consumers(channel: Any) -> int:
+    """Return how many consumers `orders` has; 0 where there is no such queue."""
+    own = channel.connection.channel()
+    try:
+        found = own.queue_declare("orders", passive=True).method.consumer_count
+        own.close()
+    except pika.exceptions.ChannelClosedByBroker:
+        return 0
+    return int(found)
+
+
 def drain(channel: Any, queue: str = "orders") -> Counter[str]:
-    """Take all that waits in the queue; how often each message_id was there."""
+    """Take all that waits in the queue; how often each order was there.
+
+    A message that is no JSON counts under its text.
+    """
     left = ready(channel, queue)
     found: Counter[str] = Counter()
-    for _, properties, _ in channel.consume(queue, auto_ack=True) if left else ():
-        found[properties.message_id] += 1
+    for _, _, body in channel.consume(queue, auto_ack=True) if left else ():
+        text = body.decode()
+        found[json.loads(text)["order_id"] if text.startswith("{") else text] += 1
         left -= 1
         if not left:
             channel.cancel()
             break
     return found
-
-
-def declared(broker: Broker) -> bool:
-    """Tell whether the queue is there."""
-    with broker.connect() as connection:
-        try:
-            return bool(connection.channel().queue_declare("orders", passive=True))
-        except pika.exceptions.ChannelClosedByBroker:
-            return False

@@ -1,18 +1,23 @@
 """What demo, soak, experiments and benchmark do alike: a node of their own, an end."""
 
 import contextlib
+import os
+import platform
 import signal
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Callable, Iterator, NoReturn, Optional, Tuple, Type
+from typing import Any, NoReturn
 
 import pika
+import psutil
 
 from rig.broker import Broker
 
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+started = time.monotonic()
 
 
 class Connection(pika.BlockingConnection):  # type: ignore[misc]
@@ -21,12 +26,7 @@ class Connection(pika.BlockingConnection):  # type: ignore[misc]
     A signal in the middle of one of its calls may make close() wait for ever.
     """
 
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if kind is not KeyboardInterrupt:
             super().__exit__(kind, error, traceback)
 
@@ -39,7 +39,7 @@ class OwnBroker(Broker):
 
 
 @contextlib.contextmanager
-def own_broker(purpose: str, config: str = "") -> Iterator[Tuple[OwnBroker, Path]]:
+def own_broker(purpose: str, config: str = "") -> Iterator[tuple[OwnBroker, Path]]:
     """Give a RabbitMQ node that runs, and a folder for files; remove both at the end.
 
     `config` is the text of its rabbitmq.conf.
@@ -60,7 +60,7 @@ def interrupt(signal_number: int, frame: Any) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def run(main: Callable[[], Optional[int]]) -> NoReturn:
+def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a program and exit with its status; with 130 where a signal ended it."""
     for number in ENDINGS:
         signal.signal(number, interrupt)
@@ -68,3 +68,33 @@ def run(main: Callable[[], Optional[int]]) -> NoReturn:
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def progress(text: str) -> None:
+    """Say on standard error what is being measured."""
+    elapsed = time.monotonic() - started
+    print(f"{elapsed:5.0f} s  {text}", file=sys.stderr, flush=True)
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """Return the process and all that it has started, as far as they run."""
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def versions(broker: Broker) -> str:
+    """Return what was measured with, in words."""
+    with broker.connect() as connection:
+        server = connection._impl.server_properties["version"]
+    python = platform.python_version()
+    cores = os.cpu_count()
+    return f"RabbitMQ {server}, pika {pika.__version__}, Python {python}, {cores} cores"
+
+
+def table(head: list[str], rows: list[list[object]]) -> str:
+    """Return a Markdown table."""
+    lines: list[list[object]] = [[*head], ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in lines)

@@ -2,14 +2,13 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Dict, List, Optional, Tuple, Type
+from signal import SIGINT
+from typing import Any
 
 from rig.broker import LIMIT, Broker, free_ports, wait_until
 
@@ -17,100 +16,85 @@ TESTS = Path(__file__).resolve().parent.parent
 ROOT = TESTS.parent
 CONSUMER = ROOT / "consumer.py"
 PRODUCER = ROOT / "producer.py"
+BOTH = [PRODUCER, CONSUMER]
 
 
 class Script:
-    """consumer.py or producer.py (or any program) as a process, its output collected as
-    it comes.
+    """A Python program (or any) as a process; it is killed at the end of a `with`.
 
-    Use it as a context manager: it is killed at the end if it still runs. With a label
-    its lines are
-    shown as well, the label before each.
+    `lines` has what it writes, standard output and error together, and `arrivals` when
+    each line came (time.monotonic()). With a label the lines are shown, too.
     """
 
     def __init__(
         self,
         *arguments: object,
-        url: Optional[str] = None,
-        stdin: Optional[bytes] = None,
-        python: bool = True,
+        url: str | None = None,
+        stdin: bytes | None = None,
+        python: str = sys.executable,
         label: str = "",
         **environment: str,
     ) -> None:
-        self.environment: Dict[str, str] = {
+        self.environment = {
             **os.environ,
             "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": f"{TESTS}:{ROOT}",
             **environment,
         }
         if url is not None:
             self.environment["AMQP_URL"] = url
         self.label = label
-        self.lines: Dict[str, List[str]] = {"stdout": [], "stderr": []}
-        self.arrivals: Dict[str, List[float]] = {
-            name: [] for name in self.lines
-        }  # of the lines, monotonic
+        self.lines: list[str] = []
+        self.arrivals: list[float] = []
         self.started = time.monotonic()
         self.process = subprocess.Popen(
-            [*([sys.executable] if python else []), *map(str, arguments)],
+            [*([python] if python else []), *map(str, arguments)],
             env=self.environment,
-            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
-        self._readers = [
-            threading.Thread(target=self._read, args=(name,), daemon=True)
-            for name in self.lines
-        ]
-        for reader in self._readers:
-            reader.start()
-        if stdin is not None:
-            assert self.process.stdin
-            self.process.stdin.write(stdin)
-            self.process.stdin.close()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        assert self.process.stdin
+        self.process.stdin.write(stdin or b"")
+        self.process.stdin.close()
 
-    def _read(self, name: str) -> None:
-        with getattr(self.process, name) as stream:
+    def _read(self) -> None:
+        assert self.process.stdout
+        with self.process.stdout as stream:
             for line in stream:
-                self.arrivals[name].append(
-                    time.monotonic()
-                )  # first: who sees the line sees this too
+                self.arrivals.append(time.monotonic())  # first: see `lines`, see this
                 text = line.decode("utf-8", "surrogateescape").rstrip("\n")
-                self.lines[name].append(text)
+                self.lines.append(text)
                 if self.label:
                     print(f"{self.label} | {text}\n", end="", flush=True)
 
     def __enter__(self) -> "Script":
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.wait()
 
     @property
     def out(self) -> str:
-        return "\n".join(self.lines["stdout"])
+        return "\n".join(self.lines)
 
-    @property
-    def err(self) -> str:
-        return "\n".join(self.lines["stderr"])
+    def seen(self, pattern: str) -> list[tuple[str, float]]:
+        """Return (group 1, time of arrival) of each line that the pattern matches."""
+        lines = zip(list(self.lines), self.arrivals, strict=False)
+        found = [(re.search(pattern, line), arrival) for line, arrival in lines]
+        return [(match[1], arrival) for match, arrival in found if match]
 
-    def wait_for(
-        self, pattern: str, stream: str = "stdout", limit: float = LIMIT
-    ) -> "re.Match[str]":
-        """Wait until a line matches the pattern; AssertionError, with all output, if
-        none comes.
-        """
+    def wait_for(self, pattern: str, limit: float = LIMIT) -> "re.Match[str]":
+        """Wait until a line matches; AssertionError, with all output, if none does."""
 
-        def match() -> Optional["re.Match[str]"]:
-            matches = (re.search(pattern, line) for line in list(self.lines[stream]))
+        def match() -> "re.Match[str] | None":
+            ended = not self._reader.is_alive()
+            matches = (re.search(pattern, line) for line in list(self.lines))
             found = next(filter(None, matches), None)
-            if not found and self.process.poll() is not None and not self._reading():
-                raise AssertionError(f"ended without {pattern!r}: {self!r}")
+            assert found or not ended, f"ended without {pattern!r}: {self!r}"
             return found
 
         try:
@@ -118,33 +102,38 @@ class Script:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self!r}") from None
 
-    def _reading(self) -> bool:
-        return any(reader.is_alive() for reader in self._readers)
-
-    def signal(self, number: int = signal.SIGINT) -> None:
+    def signal(self, number: int = SIGINT) -> None:
         """Send it a signal."""
         self.process.send_signal(number)
+
+    def ended(self) -> bool:
+        """Tell whether it has ended."""
+        return self.process.poll() is not None
 
     def wait(self, limit: float = LIMIT) -> int:
         """Wait for its end, and for the rest of its output; return the exit status."""
         try:
             status = self.process.wait(limit)
         except subprocess.TimeoutExpired:
-            raise AssertionError(
-                f"still running after {limit:.0f} s: {self!r}"
-            ) from None
-        for reader in self._readers:
-            reader.join(limit)
+            text = f"still running after {limit:.0f} s: {self!r}"
+            raise AssertionError(text) from None
+        self._reader.join(limit)
         return status
 
+    def stop(self, number: int = SIGINT) -> None:
+        """Let a consumer stop, and see that it does so in good order."""
+        self.signal(number)
+        assert self.wait() == 0, self
+        assert self.lines[-1].endswith(" Stopped"), self
+
     def __repr__(self) -> str:
-        head = f"{self.process.args!r}, status {self.process.poll()}"
-        return f"{head}\n--stdout\n{self.out}\n--stderr\n{self.err}"
+        return f"{self.process.args!r}, status {self.process.poll()}\n{self.out}"
 
 
-def consumer(broker: Broker, *arguments: object, **options: Any) -> Script:
-    """Start consumer.py against the broker."""
-    return Script(CONSUMER, *arguments, **{"url": broker.url(), **options})
+def consumer(broker: Broker, seconds: float = 0, **options: Any) -> Script:
+    """Start consumer.py against the broker; `seconds`: its work on an order."""
+    options = {"url": broker.url(), **options}
+    return Script(CONSUMER, "--processing-time", seconds, **options)
 
 
 def producer(broker: Broker, *arguments: object, **options: Any) -> Script:
@@ -152,29 +141,11 @@ def producer(broker: Broker, *arguments: object, **options: Any) -> Script:
     return Script(PRODUCER, *arguments, **{"url": broker.url(), **options})
 
 
-def patched(name: str, changes: str, *arguments: object, **options: Any) -> Script:
-    """Start a program that imports a script, changes something in it and runs it."""
-    code = f"import {name}\n{changes}\n{name}.main()\n"
-    return Script("-c", code, *arguments, **{"PYTHONPATH": str(ROOT), **options})
+def changed(change: str, *arguments: object, **options: Any) -> Script:
+    """Start a script with one of the changes in rig/changes.py."""
+    return Script("-m", "rig.changes", change, *arguments, **options)
 
 
 def nowhere() -> str:
     """Return the AMQP URL of a port at which nothing listens."""
     return f"amqp://guest:guest@127.0.0.1:{free_ports(1)[0]}/"
-
-
-def end_with_broken_pipe(script: Path, broker: Broker) -> Tuple[int, bytes]:
-    """Run a script whose standard output nobody reads any more; return its exit status
-    and standard error.
-    """
-    reading, writing = os.pipe()
-    os.close(reading)
-    environment = {**os.environ, "AMQP_URL": broker.url()}
-    run = subprocess.run(
-        [sys.executable, script],
-        env=environment,
-        stdout=writing,
-        stderr=subprocess.PIPE,
-    )
-    os.close(writing)
-    return run.returncode, run.stderr
