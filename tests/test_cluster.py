@@ -3,10 +3,10 @@
 import re
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Dict, Iterator, List
 
 import pytest
 
@@ -42,28 +42,27 @@ def cluster(three_nodes: Cluster) -> Cluster:
     return three_nodes
 
 
-def left(node: Broker) -> Dict[str, int]:
+def left(node: Broker) -> dict[str, int]:
     """Take what is left in both queues."""
     with node.connect() as connection:
         channel = connection.channel()
         return {**drain(channel), **drain(channel, "orders.dead")}
 
 
-def publish(url: str, path: Path, ids: List[str]) -> None:
+def publish(url: str, path: Path, ids: list[str]) -> None:
     with Script(PRODUCER, write_orders(path, ids), url=url) as script:
         assert script.wait() == 0, script
 
 
 def test_both_queues_are_on_all_three_nodes(cluster: Cluster) -> None:
-    names_of_all = sorted(node.node_name for node in cluster.nodes)
-    table = cluster.nodes[0].rabbitctl_output(
-        "-q", "list_queues", "--no-table-headers", "name", "members"
-    )
+    nodes = sorted(node.node_name for node in cluster.nodes)
+    columns = ("-q", "--no-table-headers", "name", "members")
+    listed = cluster.nodes[0].rabbitctl_output("list_queues", *columns)
     members = {
-        name: sorted(re.findall("orders-[^, \\]]+", rest))
-        for name, rest in re.findall(r"(\S+)\t(.*)", table)
+        name: sorted(re.findall(r"orders-[^, \]]+", rest))
+        for name, rest in re.findall(r"(\S+)\t(.*)", listed)
     }
-    assert members == {"orders": names_of_all, "orders.dead": names_of_all}
+    assert members == {"orders": nodes, "orders.dead": nodes}
 
 
 def test_queue_leads_on_when_its_leader_is_killed(
@@ -71,79 +70,65 @@ def test_queue_leads_on_when_its_leader_is_killed(
 ) -> None:
     leader = cluster.leader()
     others = [node for node in cluster.nodes if node is not leader]
-    notes, orders = Notes(tmp_path / "notes"), names("ORD", 400)
+    notes, orders = Notes(tmp_path / "notes"), names("A", 400)
     publish(cluster.url(leader), tmp_path / "first", orders[:300])
     with ExitStack() as stack:
         network = stack.enter_context(Network(leader.port))
         network.hold_up_at(PUBLISH)
         url = ",".join([network.url(), *(node.url() for node in others)])
         path = write_orders(tmp_path / "second", orders[300:])
-        script = stack.enter_context(Script(PRODUCER, path, url=url))
+        sender = stack.enter_context(Script(PRODUCER, path, url=url))
         assert network.held.wait(60)
         workers = [
             stack.enter_context(notes.consumer(cluster.url(node), 0.03))
-            for node in [leader, leader, *others]
+            for node in [leader, *others]
         ]
         for worker in workers:
             worker.wait_for("Processed")
         leader.kill()
         assert len(notes.count()) < 300, "it must be in mid-run"
-        assert script.wait() == 0, script
+        assert sender.wait() == 0, sender
         count = notes.wait_for(orders)
         for worker in workers:
-            worker.signal()
-        assert [worker.wait() for worker in workers] == [0, 0, 0, 0]
-    assert re.search(r" [0-9]+ orders may be stored twice", script.err), script
-    assert all("trying again" in worker.err for worker in workers[:2])
-    assert len(count) == 400
-    assert left(others[0]) == {}
+            worker.stop()
+    assert "trying again" in sender.out and "trying again" in workers[0].out
+    assert len(count) == 400 and left(others[0]) == {}
     print(f"{sum(count.values()) - 400} came twice")
 
 
-def test_producer_reports_nothing_that_has_no_majority(
+def test_nothing_is_called_stored_that_has_no_majority(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     survivor, *others = cluster.nodes
-    orders = names("ORD", 400)
-    publish(cluster.url(), tmp_path / "first", orders[:200])
+    orders = names("A", 200)
+    publish(cluster.url(), tmp_path / "first", orders[:100])
     with Network(survivor.port) as network:
         network.hold_up_at(PUBLISH)
-        path = write_orders(tmp_path / "second", orders[200:])
-        with Script(
-            PRODUCER, path, url=",".join([network.url(), *(n.url() for n in others)])
-        ) as script:
+        url = ",".join([network.url(), *(node.url() for node in others)])
+        path = write_orders(tmp_path / "second", orders[100:])
+        with Script(PRODUCER, path, url=url) as sender:
             assert network.held.wait(60)
             for node in others:
                 node.kill()
             network.release()
-            asked = time.monotonic()
-            wait_until(
-                lambda: time.monotonic() > asked + 3,
-                "three seconds in which to be wrong",
-            )
-            assert script.process.poll() is None, script
-            assert script.out == "", script
+            time.sleep(3)  # in which to be wrong
+            assert not sender.ended() and "Stored" not in sender.out, sender
             cluster.start()
-            assert script.wait() == 0, script
-    assert "200 of 200 orders stored" in script.out
+            assert sender.wait(120) == 0, sender
+    sender.wait_for("100 of 100 orders stored")
     count = left(survivor)
     assert set(count) == set(orders)
-    again = {order for order, number in count.items() if number > 1}
-    assert not again or (
-        again <= set(orders[200:]) and "may be stored twice" in script.err
-    )
-    print(f"{len(again)} came twice")
+    assert sum(count.values()) <= 210, "at most the order in doubt of each try"
 
 
-@pytest.mark.slow
 def test_rolling_restart_under_load_loses_nothing(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     notes, over = Notes(tmp_path / "notes"), threading.Event()
-    published: List[str] = []
+    published: list[str] = []
 
     def load_goes_on() -> None:
-        enough = len(published) + 250
+        enough = len(published) + 100
         wait_until(lambda: over.is_set() or len(published) >= enough, "a load")
 
     def roll() -> None:
@@ -164,22 +149,15 @@ def test_rolling_restart_under_load_loses_nothing(
         stack.callback(over.set)
         rolling = pool.submit(roll)
         while not rolling.done():
-            batch = names(f"ORD-{len(published)}", 250)
+            batch = names(f"A-{len(published)}", 100)
             publish(cluster.url(), tmp_path / "orders", batch)
             published.extend(batch)
-            wait_until(
-                lambda: len(notes.count()) >= len(published) - 500,
-                "the consumers to keep up",
-            )
         rolling.result()
         count = notes.wait_for(published)
         for worker in workers:
-            worker.signal()
-        assert [worker.wait() for worker in workers] == [0, 0, 0]
+            worker.stop()
     assert left(cluster.nodes[0]) == {}
-    assert all("trying again" in worker.err for worker in workers), (
-        "each was on a node that went down"
-    )
-    print(
-        f"{len(published)} published, {sum(count.values()) - len(published)} came twice"
-    )
+    # Each was on a node that went down.
+    assert all("trying again" in worker.out for worker in workers)
+    twice = sum(count.values()) - len(published)
+    print(f"{len(published)} published, {twice} came twice")

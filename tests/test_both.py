@@ -1,0 +1,248 @@
+"""What both scripts have to do with a broker, a user and each other."""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from conftest import running
+from rig.broker import Broker, free_ports, wait_until
+from rig.network import Network
+from rig.scripts import BOTH, CONSUMER, PRODUCER, ROOT, Script, nowhere
+
+EACH = pytest.mark.parametrize("path", BOTH, ids=lambda path: path.stem)
+
+
+def works(path: Path, **options: Any) -> Script:
+    """Let a script do its work: publish five orders, or process them."""
+    seconds = ["--processing-time", 0] if path == CONSUMER else []
+    with Script(path, *seconds, **options) as script:
+        if path == CONSUMER:
+            script.wait_for(r"\(5 orders in ")
+            script.stop()
+        assert script.wait() == 0, script
+    return script
+
+
+# Their text
+
+
+def definitions(path: Path) -> dict[str, str]:
+    """Return the source of each function and constant, by its name."""
+    source = path.read_text()
+    found: dict[str, str] = {}
+    for node in ast.parse(source).body:
+        names = [getattr(node, "name", "")]
+        names += [getattr(target, "id", "") for target in getattr(node, "targets", [])]
+        for name in filter(None, names):
+            found[name] = ast.get_source_segment(source, node) or ""
+    return found
+
+
+def test_what_both_define_is_the_same_word_for_word() -> None:
+    ours, theirs = map(definitions, BOTH)
+    both = ours.keys() & theirs.keys() - {"main"}
+    assert both >= {"QUEUE", "QUEUES", "parse_order", "amqp_nodes", "connect"}
+    assert {name: ours[name] for name in both} == {name: theirs[name] for name in both}
+
+
+@EACH
+def test_script_is_small_and_stands_alone(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 210 and len(text.split()) <= 1000
+    tree = ast.parse(text, feature_version=(3, 8))
+    imported = {
+        (getattr(node, "module", None) or name.name).partition(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in node.names
+    }
+    assert imported - set(sys.stdlib_module_names) == {"pika"}
+    header = '# requires-python = ">=3.8"\n# dependencies = ["pika>=1.3,<2"]\n'
+    assert f"# /// script\n{header}# ///\n" in text, "as PEP 723 has it"
+
+
+# AMQP_URL
+
+
+@EACH
+def test_help_and_import_need_no_valid_url(path: Path) -> None:
+    code = f"import {path.stem}"
+    with Script(path, "--help", url="x") as told, Script("-c", code, url="x") as module:
+        assert told.wait() == module.wait() == 0
+    assert f"python3 {path.name}" in told.out and "AMQP_URL" in told.out
+    assert module.lines == []
+
+
+@pytest.mark.parametrize("url", [
+    "http://me:s3cret@host/", "me:s3cret@host", "amqp:/me:s3cret@host", "amqp://down,",
+    "amqp://me:s3cret@host:port/", "amqp://me:s3cret@host:99999/", "amqp://me:s3c?ret@h",
+    "amqp://me:[s3cret]@host:x", "amqp://me:s3cret@host:5672/?nonsense=1",
+    "amqp://localhost,http://me:s3cret@host", "amqps://me:s3cret@host/?ssl_options={",
+])  # fmt: skip
+@EACH
+def test_invalid_url_is_refused_and_not_shown(path: Path, url: str) -> None:
+    with Script(path, url=url) as script:
+        assert script.wait() == 1
+    assert "AMQP_URL must look like amqp://USER:PASSWORD@HOST:5672/" in script.lines[-1]
+    assert "s3c" not in script.out and "Traceback" not in script.out
+
+
+def test_nodes_are_tried_in_turn(broker: Broker) -> None:
+    for path in BOTH:
+        script = works(path, url=f"{nowhere()},{broker.url()}")
+        assert "trying again" not in script.out
+
+
+@EACH
+def test_host_that_cannot_exist_is_told(path: Path) -> None:
+    """Its name is too long: no AMQPError, no OSError."""
+    with Script(path, url=f"amqp://{'x' * 70}") as script:
+        script.wait_for("RabbitMQ at guest@x+:5672: .*trying again")
+
+
+# Connecting
+
+
+@EACH
+def test_tries_again_after_a_pause(broker: Broker, path: Path) -> None:
+    with Network(broker.port) as network:
+        network.cut_at = b"AMQP"  # the first bytes of a connection
+        with Script(path, url=network.url()) as script:
+            script.wait_for("trying again")
+            first, begin = network.connections, script.arrivals[0]
+            wait_until(lambda: network.connections >= first + 3, "three more attempts")
+            script.signal()
+            script.wait()
+        assert script.arrivals[-1] - begin > 2
+    told = [text for text, _ in script.seen("(RabbitMQ at .*); trying again")]
+    assert all(text != before for before, text in pairwise(told)), script
+
+
+@EACH
+def test_connection_that_cannot_declare_is_closed(broker: Broker, path: Path) -> None:
+    """A queue that another connection holds for itself."""
+    with broker.connect() as owner:
+        owner.channel().queue_declare("orders.dead", exclusive=True)
+        with Script(path, url=broker.url()) as script:
+            assert script.wait() == 1
+    assert "RESOURCE_LOCKED" in script.lines[-1]
+
+
+HOPELESS = {
+    "wrong password": ({"user": "guest:s3cret"}, "ACCESS_REFUSED - Login was refused"),
+    "unknown vhost": ({"vhost": "shop"}, "vhost shop not found"),
+    "no permission": ({"user": "nobody:s3cret"}, "ACCESS_REFUSED - .*'orders'"),
+    "other queue": ({}, "PRECONDITION_FAILED - .*'orders.dead'"),
+}
+
+
+@pytest.mark.parametrize("reason", HOPELESS)
+@EACH
+def test_what_waiting_does_not_mend_ends_it_at_once(
+    broker: Broker, channel: Any, path: Path, reason: str
+) -> None:
+    options, told = HOPELESS[reason]
+    if reason == "no permission":
+        add_user(broker, "nobody", "^$", "^$", "^$")
+    if reason == "other queue":
+        channel.queue_declare("orders.dead", durable=True)
+    with Script(path, url=broker.url(**options)) as script:
+        assert script.wait() == 1
+    assert re.search(
+        rf"^RabbitMQ at \w+@127.0.0.1:{broker.port}: .*{told}", script.out, re.M
+    )
+    assert len(script.lines) == (2 if path == PRODUCER else 1), script
+    assert "s3cret" not in script.out
+
+
+@EACH
+def test_queue_that_it_may_not_use_ends_it_at_once(broker: Broker, path: Path) -> None:
+    """RabbitMQ lets it declare what is there, but neither publish nor consume."""
+    works(PRODUCER, url=broker.url())
+    add_user(broker, "nobody", "^orders", "^$", "^$")
+    with Script(path, url=broker.url("nobody:s3cret")) as script:
+        assert script.wait() == 1
+    assert "ACCESS_REFUSED" in script.lines[-1] and "Traceback" not in script.out
+
+
+def add_user(broker: Broker, name: str, *permissions: str) -> None:
+    """Add a user with these rights to configure, write and read, or change them."""
+    users = broker.rabbitctl_output("-q", "list_users")
+    if name not in users:
+        broker.rabbitctl_output("add_user", name, "s3cret")
+    broker.rabbitctl_output("set_permissions", name, *permissions)
+
+
+def test_the_documented_permissions_are_enough(broker: Broker) -> None:
+    readme = (ROOT / "README.md").read_text()
+    found = re.search(r"configure `(.*?)`, write `(.*?)`, read `(.*?)`", readme)
+    assert found
+    add_user(broker, "shop", *found.groups())
+    for path in BOTH:
+        works(path, url=broker.url("shop:s3cret"))
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the certificates of a server and of two authorities."""
+    folder = tmp_path_factory.mktemp("authority")
+    ours, strangers = trustme.CA(), trustme.CA()
+    ours.cert_pem.write_to_path(str(folder / "ca.pem"))
+    strangers.cert_pem.write_to_path(str(folder / "stranger.pem"))
+    server = ours.issue_cert("localhost").private_key_and_cert_chain_pem
+    server.write_to_path(str(folder / "server.pem"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def guarded(
+    tmp_path_factory: pytest.TempPathFactory, authority: Path
+) -> Iterator[tuple[Broker, int]]:
+    """A node with TLS, for a user with a secret, and its port."""
+    port = free_ports(1)[0]
+    config = f"""
+        default_user = shop
+        default_pass = s3cret,p4ss/w0rd
+        listeners.ssl.1 = 127.0.0.1:{port}
+        ssl_options.cacertfile = {authority}/ca.pem
+        ssl_options.certfile = {authority}/server.pem
+        ssl_options.keyfile = {authority}/server.pem
+    """
+    broker = Broker(tmp_path_factory.mktemp("guarded"), config)
+    # Whether a node is up is asked as guest, who is not there.
+    with running(broker):
+        yield broker, port
+
+
+USER = "shop:s3cret%2Cp4ss%2Fw0rd"
+
+
+def test_work_over_tls_with_a_password_that_nobody_sees(
+    guarded: tuple[Broker, int], authority: Path
+) -> None:
+    url = f"amqps://{USER}@localhost:{guarded[1]}"
+    for path in BOTH:
+        script = works(path, url=url, SSL_CERT_FILE=str(authority / "ca.pem"))
+        assert not re.search("s3cret|p4ss|w0rd", script.out)
+
+
+@pytest.mark.parametrize("host, ca", [("localhost", "stranger"), ("127.0.0.1", "ca")])
+@EACH
+def test_certificate_that_does_not_verify_ends_it(
+    guarded: tuple[Broker, int], authority: Path, path: Path, host: str, ca: str
+) -> None:
+    url = f"amqps://{USER}@{host}:{guarded[1]}"
+    with Script(path, url=url, SSL_CERT_FILE=str(authority / f"{ca}.pem")) as script:
+        assert script.wait() == 1
+    assert "CERTIFICATE_VERIFY_FAILED" in script.lines[-1]
+    assert not re.search("Traceback|s3cret|p4ss|w0rd", script.out)
