@@ -1,30 +1,29 @@
 """What the experiments set beside the two scripts. Most of it loses orders.
 
-worker      a consumer that acknowledges when it is told to, and takes as many orders
-consumer    consumer.py, with work that says when it is done and can end in a crash
-loop        the tutorial's sender: publish, no confirmation; waits like producer
-producer    producer.py, held between connecting and publishing until SIGUSR1 comes
-http        an HTTP server that works off one order at a time
-caller      calls that server with the five sample orders, one after the other
+python -m experiments.variants ROLE OPTIONS: the role is a function run_ROLE here, the
+options are its arguments, as a JSON object. `seconds` is the work on an order. After
+`crash` orders the process kills itself; 2.5 is in the middle of the third.
 """
 
-import argparse
 import http.client
 import json
+import math
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Callable, Dict, List
+from typing import Any
 
 import pika
 
-from rig.pair import consumer, producer
+import consumer
+import producer
 
-QUEUES = producer.QUEUES
 PERSISTENT = pika.BasicProperties(delivery_mode=2)
+SAMPLES = [json.loads(line) for line in producer.SAMPLES.splitlines()]
 
 
 def tell(text: str) -> None:
@@ -32,70 +31,69 @@ def tell(text: str) -> None:
     print(text, flush=True)
 
 
-def samples() -> List[Dict[str, Any]]:
-    """Return the five orders that producer.py publishes when it is given no file."""
-    return [json.loads(line) for line in producer.SAMPLES.splitlines()]
+def working(seconds: float, crash: float) -> Callable[..., None]:
+    """Return the work on an order. It says "Worked" when it is done."""
+    left = crash
 
-
-class Work:
-    """The work on an order: it leaves a trace, and the process may die right after."""
-
-    def __init__(self, take_a_while: Callable[[], object], die_after: int) -> None:
-        self.take_a_while, self.left = take_a_while, die_after
-
-    def __call__(self, order: Dict[str, Any]) -> None:
-        self.take_a_while()
-        tell(f"Worked {order['order_id']}")
-        self.left -= 1
-        if self.left == 0:
+    def work(order: dict) -> None:
+        nonlocal left
+        time.sleep(seconds * min(left, 1))
+        if left >= 1:
+            tell(f"Worked {order['order_id']}")
+        left -= 1
+        if left <= 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    return work
 
-def run_worker(run: argparse.Namespace) -> None:
-    channel = pika.BlockingConnection(consumer.NODES).channel()
-    channel.basic_qos(prefetch_count=run.prefetch)
-    seconds = run.processing_time
-    work = Work(lambda: channel.connection.sleep(seconds), run.die_after)
+
+def run_worker(ack: str, seconds: float, crash: float = math.inf) -> None:
+    """A consumer without a prefetch limit; `ack`: before, auto, after or never."""
+    channel = pika.BlockingConnection(consumer.amqp_nodes()).channel()
+    work = working(seconds, crash)
 
     def on_delivery(_: Any, method: Any, properties: Any, body: bytes) -> None:
         order = json.loads(body)
         tell(f"Received {order['order_id']}")
-        if run.ack == "before":
+        if ack == "before":
             channel.basic_ack(method.delivery_tag)
         work(order)
-        if run.ack == "after":
+        if ack == "after":
             channel.basic_ack(method.delivery_tag)
+        tell(f"Processed {order['order_id']}")
 
-    channel.basic_consume(consumer.QUEUE, on_delivery, auto_ack=run.ack == "auto")
+    channel.basic_consume("orders", on_delivery, auto_ack=ack == "auto")
+    tell("Waiting for orders")
     channel.start_consuming()
 
 
-def run_consumer(run: argparse.Namespace) -> None:
-    consumer.process_order = Work(
-        lambda: time.sleep(run.processing_time), run.die_after
-    )
-    sys.argv[1:] = []
+def run_consumer(seconds: float, crash: float = math.inf) -> None:
+    """consumer.py, with work that says when it is done and can end in a crash."""
+    consumer.process_order = working(seconds, crash)
     consumer.main()
 
 
 def hold() -> None:
-    """Wait for SIGUSR1, which main() has blocked so that it cannot come too early."""
+    """Wait for SIGUSR1."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])  # so it cannot kill
     tell("Connected")
     signal.sigwait([signal.SIGUSR1])
 
 
-def run_loop(run: argparse.Namespace) -> None:
-    connection = pika.BlockingConnection(producer.NODES)
+def run_loop() -> None:
+    """The tutorial's sender: it publishes, without confirmation, and says so."""
+    connection = pika.BlockingConnection(producer.amqp_nodes())
     channel = connection.channel()
     hold()
-    for order in samples():
-        body = json.dumps({**order, "order_id": f"LOOP-{order['order_id']}"})
-        channel.basic_publish("", producer.QUEUE, body, PERSISTENT)
+    for order in SAMPLES:
+        order["order_id"] = order["order_id"].replace("ORD", "LOOP")
+        channel.basic_publish("", "orders", json.dumps(order), PERSISTENT)
         tell(f"Sent {order['order_id']}")
     connection.close()
 
 
-def run_producer(run: argparse.Namespace) -> None:
+def run_producer() -> None:
+    """producer.py, held between connecting and publishing until SIGUSR1 comes."""
     real = producer.connect
 
     def connect() -> Any:
@@ -106,100 +104,70 @@ def run_producer(run: argparse.Namespace) -> None:
 
     producer.connect = connect
     producer.PATIENCE = 300  # its clock runs while it is held
-    sys.argv[1:] = []
     producer.main()
 
 
 class OrderHandler(BaseHTTPRequestHandler):
     """Answers a POST when its order is done, one at a time, as one consumer would."""
 
-    lock, seconds = threading.Lock(), 0.0
+    lock = threading.Lock()
+    work: Callable[..., None]
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        order_id = json.loads(body)["order_id"]
+        order = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with self.lock:
-            tell(f"Received {order_id}")
-            time.sleep(self.seconds)
-            tell(f"Processed {order_id}")
-        answer = b'{"status": "processed"}'
+            tell(f"Received {order['order_id']}")
+            type(self).work(order)
+            tell(f"Processed {order['order_id']}")
         self.send_response(200)
-        self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
-        self.wfile.write(answer)
 
     def log_message(self, *_: Any) -> None:
         """Say nothing more."""
 
 
-class OrderServer(ThreadingHTTPServer):
-    """The server around it."""
-
-    request_queue_size = 1024  # the default of 5 would turn a burst away
-    daemon_threads = True
-
-
-def run_http(run: argparse.Namespace) -> None:
-    OrderHandler.seconds = run.processing_time
-    with OrderServer(("127.0.0.1", run.port), OrderHandler) as server:
-        tell(f"Listening on {server.server_port}")
+def run_http(port: int, seconds: float, crash: float = math.inf) -> None:
+    """An HTTP server that works off orders."""
+    OrderHandler.work = working(seconds, crash)
+    ThreadingHTTPServer.request_queue_size = 1024  # 5 would turn a burst away
+    with ThreadingHTTPServer(("127.0.0.1", port), OrderHandler) as server:
+        tell("Waiting for orders")
         server.serve_forever()
 
 
-def call(port: int, order: Dict[str, Any]) -> None:
+def call(port: int, body: bytes) -> None:
     """Have the order worked off; raise HTTPException or OSError if it is not."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
     try:
-        connection.request("POST", "/orders", json.dumps(order))
+        connection.request("POST", "/orders", body)
         if connection.getresponse().status != 200:
             raise http.client.HTTPException("not done")
     finally:
         connection.close()
 
 
-def run_caller(run: argparse.Namespace) -> None:
-    for order in samples():
-        deadline = time.monotonic() + run.patience
-        while True:
+def run_caller(port: int, patience: float = 0, pause: float = 0) -> None:
+    """Calls the HTTP server with the five samples, one after the other.
+
+    For `patience` seconds it calls again where that fails, after a pause in seconds.
+    """
+    for order in SAMPLES:
+        end = time.monotonic() + patience
+        answered = False
+        while not answered:
             tell(f"Calling {order['order_id']}")
             try:
-                call(run.port, order)
+                call(port, json.dumps(order).encode())
+                answered = True
                 tell(f"Answered {order['order_id']}")
-                break
-            except (OSError, http.client.HTTPException) as error:
-                tell(f"Failed {order['order_id']}: {type(error).__name__}")
-                if time.monotonic() >= deadline:
+            except (OSError, http.client.HTTPException):
+                tell(f"Failed {order['order_id']}")
+                if time.monotonic() >= end:
                     break
-                time.sleep(run.pause)
-    tell("Done")
-
-
-def main() -> None:
-    """Play the role that the command line names."""
-    roles = {
-        "worker": run_worker,
-        "consumer": run_consumer,
-        "loop": run_loop,
-        "producer": run_producer,
-        "http": run_http,
-        "caller": run_caller,
-    }
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    add = parser.add_argument
-    add("role", choices=roles)
-    add("--ack", choices=["before", "auto", "after", "never"], default="after")
-    add("--prefetch", type=int, default=1, help="0: no limit")
-    add("--processing-time", type=float, default=2)
-    add("--die-after", type=int, default=0, metavar="N", help="die with order N done")
-    add("--port", type=int, default=0)
-    add("--patience", type=float, default=0, help="seconds for which to call again")
-    add("--pause", type=float, default=0, help="seconds between two such calls")
-    run = parser.parse_args()
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
-    roles[run.role](run)
+                time.sleep(pause)
 
 
 if __name__ == "__main__":
-    main()
+    role, options = sys.argv[1:]
+    del sys.argv[1:]  # the scripts' main() reads it, too
+    globals()[f"run_{role}"](**json.loads(options))
