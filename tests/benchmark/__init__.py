@@ -1,1 +1,0 @@
-"""The pair beside what people would use instead: python -m benchmark.measure."""

@@ -1,452 +1,184 @@
-"""The pair beside what people would use instead: whole processes, one node, one run.
+"""Ours beside what people would use instead: whole processes, one node, quorum queues.
 
-Sends orders with the broker's confirmation and drains them with no work to do, with
-producer.py and consumer.py and with each of the peers, in its safest documented setting
-and in its default one. Prints Markdown. tests/run benchmark installs the peers first.
+Publishes orders, drains them without work, then shows how the cost of ours grows.
+Prints Markdown. tests/run benchmark installs the peers first.
 """
 
 import argparse
-import contextlib
-import json
 import os
-import platform
 import re
 import signal
-import statistics
 import subprocess
 import sys
-import threading
-import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
+from statistics import median
+from typing import Any, NamedTuple
 
-import psutil
-
-from rig.broker import Broker, wait_until
-from rig.measuring import (
-    DONE,
-    RECEIVED,
-    elapsed,
-    family,
-    memory,
-    progress,
-    seen,
-    server_version,
-    table,
-)
+from rig.broker import wait_until
 from rig.orders import names, ready, write_orders
-from rig.programs import own_broker, run
+from rig.programs import family, own_broker, progress, run, table, versions
 from rig.scripts import PRODUCER, Script
-
-PEERS = Path(__file__).resolve().parent / "peers"
-QUEUES = ["orders", "orders.dead", "peer", "peer.DQ", "peer.XQ"]
-
-Result = Dict[str, Any]
-Command = Tuple[object, ...]
 
 
 class Way(NamedTuple):
-    """A way to send orders, or to work them off."""
+    """A program that publishes or drains orders: a row of a table."""
 
-    group: str  # what --only chooses
+    library: str  # what --only chooses
     name: str
-    setting: str  # safest or default; what PEER_SETTING says
-    program: Command
     guarantee: str
-    queue: str = "peer"
+    command: tuple[object, ...]
+    orders: int = 10_000  # of all processes together
+    processes: int = 1
 
 
-def peer(name: str, *arguments: str) -> Command:
-    """Return the command that runs one of the peers."""
-    return (PEERS / f"{name}.py", *arguments)
-
-
-OURS = "pair"
-NONE, ONE_BY_ONE = "none", "confirmed, one by one"
-DISK = "confirmed: on disk, on most nodes"
-PIKA_SEND, CELERY_SEND = peer("pika_publish"), peer("celery_publish")
-DRAMATIQ_SEND, AIO_PIKA_SEND = peer("dramatiq_publish"), peer("aio_pika_publish")
-FASTSTREAM_SEND = peer("faststream_publish")
-AT_ONCE = "aio-pika, persistent, 500 at once"
-SEND = [
-    Way(OURS, "producer.py", "safest", (PRODUCER,), DISK, "orders"),
-    Way("pika", "tutorial's loop", "default", PIKA_SEND, NONE),
-    Way("pika", "pika, confirm_delivery", "safest", PIKA_SEND, ONE_BY_ONE),
-    Way("celery", "Celery", "default", CELERY_SEND, NONE),
-    Way("celery", "Celery, confirm_publish", "safest", CELERY_SEND, ONE_BY_ONE),
-    Way("dramatiq", "Dramatiq", "default", DRAMATIQ_SEND, NONE),
-    Way("dramatiq", "Dramatiq, confirm_delivery", "safest", DRAMATIQ_SEND, ONE_BY_ONE),
-    Way("aio-pika", "aio-pika", "default", AIO_PIKA_SEND, ONE_BY_ONE),
-    Way("aio-pika", AT_ONCE, "safest", AIO_PIKA_SEND, "confirmed"),
-    Way("faststream", "FastStream", "default", FASTSTREAM_SEND, ONE_BY_ONE),
-    Way("faststream", "FastStream, persistent", "safest", FASTSTREAM_SEND, ONE_BY_ONE),
+PEERS = Path(__file__).parent / "peers" / "peers.py"
+# Not --processing-time 0: time.sleep(0) asks the system, which takes 0.08 ms an order.
+CONSUMER = "import consumer as c; c.process_order = lambda order: None; c.main()"
+DRAMATIQ = ("-m", "dramatiq", "benchmark.peers.peers:dramatiq", "-p", "1", "-t", "1")
+NONE, SURE, LATE = "none", "confirmed", "acknowledged after the work"
+PUBLISH = [
+    Way("ours", "producer.py", SURE, (PRODUCER,)),
+    Way("pika", "pika, confirm_delivery", SURE, (PEERS, "pika", "confirm_delivery")),
+    Way("pika", "pika, the tutorial's loop", NONE, (PEERS, "pika", "publish")),
+    Way("celery", "Celery, confirm_publish", SURE, (PEERS, "celery")),
+    Way("dramatiq", "Dramatiq, confirm_delivery", SURE, (PEERS, "dramatiq")),
+    Way("faststream", "FastStream, persistent", SURE, (PEERS, "faststream")),
+    Way("aio-pika", "aio-pika, one by one", SURE, (PEERS, "aio_pika", 1)),
+    Way("aio-pika", "aio-pika, 500 at once", SURE, (PEERS, "aio_pika", 500)),
 ]
-GROUPS = list(dict.fromkeys(way.group for way in SEND))
-
-LATE = "at least once: acknowledged after the work"
-EARLY = "at most once: acknowledged before the work"
-CONSUME = peer("consumer_without_work")
-PIKA, AIO_PIKA = peer("pika_drain"), peer("aio_pika_drain")
-CELERY = ("-m", "celery", "--quiet", "-A", "celery_app", "worker", "--concurrency", "1")
-DRAMATIQ = ("-m", "dramatiq", "dramatiq_app", "--processes", "1", "--threads", "1")
-FASTSTREAM = peer("faststream_app")
-IN_A_THREAD = "aio-pika, prefetch 1, work in a thread"
 DRAIN = [
-    Way(OURS, "consumer.py", "safest", CONSUME, LATE, "orders"),
-    Way("pika", "tutorial, auto_ack", "default", PIKA, EARLY),
-    Way("pika", "tutorial, prefetch 1", "safest", PIKA, LATE),
-    Way("celery", "Celery", "default", CELERY, EARLY),
-    Way("celery", "Celery, acks_late, prefetch 1", "safest", CELERY, LATE),
-    Way("dramatiq", "Dramatiq, prefetch 2", "default", DRAMATIQ, LATE),
-    Way("dramatiq", "Dramatiq, prefetch 1", "safest", DRAMATIQ, LATE),
-    Way("aio-pika", "aio-pika, no limit", "default", AIO_PIKA, LATE),
-    Way("aio-pika", "aio-pika, prefetch 1", "safest", AIO_PIKA, LATE),
-    Way("aio-pika", IN_A_THREAD, "safest", (*AIO_PIKA, "thread"), LATE),
-    Way("faststream", "FastStream, no limit", "default", FASTSTREAM, LATE),
-    Way("faststream", "FastStream, prefetch 1", "safest", FASTSTREAM, LATE),
+    Way("ours", "consumer.py", LATE, ("-c", CONSUMER), 3_000),
+    Way("pika", "pika, the tutorial's worker", LATE, (PEERS, "pika", "drain"), 3_000),
+    Way("aio-pika", "aio-pika, in a thread", LATE, (PEERS, "aio_pika", "drain"), 3_000),
+    Way("celery", "Celery, acks_late", LATE, (PEERS, "celery"), 3_000),
+    Way("dramatiq", "Dramatiq", LATE, DRAMATIQ, 3_000),
 ]
+OURS = PUBLISH[0]
+TABLES = {
+    "Publishing": PUBLISH,
+    "Draining": DRAIN,
+    "More orders": [OURS._replace(orders=n) for n in (1_000, 10_000, 100_000)],
+    "Producers": [OURS._replace(orders=2_500 * n, processes=n) for n in (1, 2, 4, 8)],
+    "Consumers": [DRAIN[0]._replace(processes=n) for n in (1, 2, 4)],
+}
+LIBRARIES = list(dict.fromkeys(way.library for way in PUBLISH[1:]))
+HEAD = ["way", "guarantee", "orders", "median, s", "min to max, s", "orders/s"]
+HEAD += ["time / first row's", "memory, MB"]
 
 
-def peak_memory(pid: int) -> float:
-    """Return the most memory that the process has had so far, in MB; 0 if it is gone.
+def peak_memory(pids: list[int]) -> float:
+    """Return the most memory that each has had so far, in MB, together."""
+    kilobytes = 0
+    for pid in pids:
+        with suppress(OSError):  # it is gone, or this is not Linux
+            # Not ru_maxrss: that counts what this process had at the fork, too.
+            status = Path(f"/proc/{pid}/status").read_text()
+            kilobytes += sum(map(int, re.findall(r"VmHWM:\s+(\d+)", status)))
+    return kilobytes / 1024
 
-    The usual ru_maxrss would not do: it counts what this process had at the fork, too.
-    """
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-        return int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) / 1024
-    except (OSError, IndexError):  # it has ended; or this is not Linux
-        return memory(pid)
 
-
-class Program(Script):
-    """A program of the pair or of a peer; whatever it started ends with it."""
-
-    def __init__(self, bench: "Bench", way: Way, *arguments: object) -> None:
-        self.memory = 0.0
-        prefetch = "1" if way.setting == "safest" else "0"  # 0: Dramatiq's default
-        super().__init__(
-            *(bench.python, *way.program, *arguments),
-            python=False,
-            url=bench.broker.url(),
-            TMPDIR=str(bench.folder),  # a worker that is killed leaves things there
-            PYTHONPATH=str(PEERS),
-            PEER_SETTING=way.setting,
-            dramatiq_queue_prefetch=prefetch,
-        )
-
-    def watch(self) -> None:
-        """Follow its memory until it ends, in a thread."""
-
-        def follow() -> None:
-            while self.process.poll() is None:
-                self.memory = max(self.memory, peak_memory(self.process.pid))
-                time.sleep(0.02)
-
-        threading.Thread(target=follow, daemon=True).start()
-
-    def __enter__(self) -> "Program":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        alive = self.process.poll() is None
-        started = family(self.process.pid)[1:] if alive else []
-        super().__exit__(*error)
-        for process in started:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+def seen(scripts: list[Script], pattern: str) -> dict[str, float]:
+    """Return what matches as group 1 in their lines, and when it came."""
+    return dict(found for script in scripts for found in script.seen(pattern))
 
 
 class Bench:
-    """Where all is measured: a broker, the Python that has the peers, and files."""
+    """Where the ways are measured. Each cost is in seconds and MB."""
 
-    def __init__(self, broker: Broker, python: Path, folder: Path) -> None:
-        self.broker, self.python, self.folder = broker, python, folder
+    def __init__(self, channel: Any, file: Path, python: str) -> None:
+        self.channel, self.file, self.python = channel, file, python
 
-    def orders(self, count: int) -> Path:
-        """Return a file of so many orders."""
-        file = self.folder / f"{count}.jsonl"
-        return file if file.exists() else write_orders(file, names("ORD", count))
+    def start(self, stack: ExitStack, way: Way, *arguments: object) -> list[Script]:
+        """Start the processes of a way, to be ended with the stack."""
+        scripts = []
+        for _ in range(way.processes):
+            script = Script(*way.command, *arguments, python=self.python)
+            scripts.append(stack.enter_context(script))
+            stack.callback(script.wait)
+            stack.callback(script.signal, signal.SIGTERM)  # so that its children end
+        return scripts
 
-    @contextlib.contextmanager
-    def empty(self) -> Iterator[Any]:
-        """Give a channel, none of the queues left."""
-        with self.broker.connect() as connection:
-            channel = connection.channel()
-            for queue in QUEUES:
-                channel.queue_delete(queue)
-            yield channel
+    def publish(self, way: Way) -> tuple[float, float]:
+        """Measure from the start of the first process to the last order stored."""
+        write_orders(self.file, names("ORD", way.orders // way.processes))
+        for queue in ("orders", "orders.dead", "orders.DQ", "orders.XQ"):
+            self.channel.queue_delete(queue)
+        peak = 0.0
+        with ExitStack() as stack:
+            scripts = self.start(stack, way, self.file)
+            while any(script.process.poll() is None for script in scripts):
+                peak = max(peak, peak_memory([s.process.pid for s in scripts]))
+                self.channel.connection.sleep(0.1)
+            assert not any(script.wait() for script in scripts), scripts
+            # What is not confirmed may be under way.
+            wait_until(lambda: ready(self.channel) == way.orders, f"all of {way}")
+            ends = [script.seen("(orders stored)$")[0][1] for script in scripts]
+            return max(ends) - scripts[0].started, peak
 
-    def send(self, way: Way, count: int) -> Result:
-        """Send so many orders; return the time from start to end, and the memory."""
-        limit = 60 + count / 50  # seconds, far more than any takes
-        with self.empty() as channel, Program(self, way, self.orders(count)) as sender:
-            sender.watch()
-            sender.wait_for("stored", limit=limit)
-            assert sender.wait(limit) == 0, sender
-            # Without confirmation the last orders may be under way. All must come:
-            # nothing has crashed.
-            wait_until(
-                lambda: ready(channel, way.queue) == count,
-                f"{way.name} to send {count} orders",
-            )
-            end = seen(sender, "(stored)")[0][1]
-            return {"seconds": end - sender.started, "mb": sender.memory}
-
-    def drain(self, way: Way, count: int, workers: int = 1) -> Result:
-        """Let consumers work off so many orders; return how long it took.
-
-        seconds: from the first order received to the last one processed; start_up: from
-        the start of the first process to the first order received; tenths: the seconds
-        of each tenth of the orders.
-        """
-        kind = (way.group, way.setting)
-        self.send(next(w for w in SEND if (w.group, w.setting) == kind), count)
-        with contextlib.ExitStack() as stack:
-            channel = stack.enter_context(self.broker.connect()).channel()
-            scripts = [stack.enter_context(Program(self, way)) for _ in range(workers)]
-
-            def all_processed() -> bool:
+    def drain(self, way: Way) -> tuple[float, float]:
+        """Measure from the first order received to the last one processed."""
+        fill = next(publish for publish in PUBLISH if publish.library == way.library)
+        self.publish(fill._replace(orders=way.orders))
+        with ExitStack() as stack:
+            scripts = self.start(stack, way)
+            while len(done := seen(scripts, r"Processed (\S+)")) < way.orders:
                 assert all(script.process.poll() is None for script in scripts), scripts
-                if sum(len(script.lines["stdout"]) for script in scripts) < 2 * count:
-                    return False  # two lines for each order: no need to look closer yet
-                return sum(len(seen(script, DONE)) for script in scripts) >= count
-
-            what = f"{way.name} to drain {count} orders"
-            wait_until(all_processed, what, 60 + count / 50)
-            processes = [p for script in scripts for p in family(script.process.pid)]
-            peak = sum(peak_memory(process.pid) for process in processes)
-            for script in scripts:
-                script.signal(signal.SIGTERM)
-            for script in scripts:
-                script.wait()
-            assert ready(channel, way.queue) == 0, f"{way.name} left orders"
-        received = [line for script in scripts for line in seen(script, RECEIVED)]
-        done = [line for script in scripts for line in seen(script, DONE)]
-        assert len(done) == len(dict(done)) == count, f"{way.name}: {len(done)} done"
-        begin = min(arrival for _, arrival in received)
-        ends = sorted(arrival for _, arrival in done)
-        marks = [begin, *(ends[count * tenth // 10 - 1] for tenth in range(1, 11))]
-        return {
-            "seconds": marks[-1] - marks[0],
-            "start_up": begin - scripts[0].started,
-            "mb": peak,
-            "tenths": [after - before for before, after in zip(marks, marks[1:])],
-        }
+                self.channel.connection.sleep(0.2)
+            running = [p.pid for s in scripts for p in family(s.process.pid)]
+            peak = peak_memory(running)
+            self.channel.connection.sleep(0.5)  # for the last acknowledgement
+        assert ready(self.channel) == 0, f"{way} left orders"
+        begin = min(seen(scripts, r"Received (\S+)").values())
+        return max(done.values()) - begin, peak
 
 
-class Sizes(NamedTuple):
-    """How much is measured."""
-
-    send: int  # orders
-    drain: int
-    backlog: int
-    repeats: int
-    growth: List[int]  # how many orders to send, to see how the cost grows
-    consumers: int  # up to so many at once
-
-
-FULL = Sizes(10_000, 3_000, 100_000, 5, [100, 1_000, 10_000, 100_000], 5)
-QUICK = Sizes(1_000, 200, 1_000, 1, [10, 100], 2)
-
-
-def in_turn(
-    bench: Bench, ways: List[Way], count: int, repeats: int, draining: bool
-) -> List[Result]:
-    """Measure each way as often as told, all in turn: a slow minute hits them all."""
-    runs: Dict[Way, List[Result]] = {way: [] for way in ways}
-    start_ups: Dict[Way, List[float]] = {way: [] for way in ways}
-    verb = "drain" if draining else "send"
+def report(bench: Bench, title: str, ways: list[Way], repeats: int) -> None:
+    """Measure the ways in turn, so that a slow minute hits them all; print a table."""
+    costs: dict[Way, list[tuple[float, float]]] = {way: [] for way in ways}
     for repeat in range(1, repeats + 1):
         for way in ways:
-            progress(f"{verb} {count}, {repeat} of {repeats}: {way.name}")
-            if draining:
-                runs[way].append(bench.drain(way, count))
-                start_ups[way].append(runs[way][-1]["start_up"])
-            else:
-                runs[way].append(bench.send(way, count))
-                start_ups[way].append(bench.send(way, 1)["seconds"])
-    base = middle(runs[ways[0]])
-    return [
-        {
-            "way": way.name,
-            "setting": way.setting,
-            "guarantee": way.guarantee,
-            "median_s": middle(runs[way]),
-            "min_s": min(run["seconds"] for run in runs[way]),
-            "max_s": max(run["seconds"] for run in runs[way]),
-            "per_s": count / middle(runs[way]),
-            "ratio": middle(runs[way]) / base,
-            "start_up_s": statistics.median(start_ups[way]),
-            "mb": max(run["mb"] for run in runs[way]),
-        }
-        for way in ways
-    ]
-
-
-def middle(runs: List[Result]) -> float:
-    """Return the median of the seconds."""
-    return float(statistics.median(run["seconds"] for run in runs))
-
-
-def growth(bench: Bench, count: int, repeats: int) -> Result:
-    """Send so many orders with producer.py."""
-    progress(f"producer.py, {count} orders")
-    runs = [bench.send(SEND[0], count) for _ in range(repeats)]
-    return {
-        "orders": count,
-        "seconds": middle(runs),
-        "per_s": count / middle(runs),
-        "mb": max(run["mb"] for run in runs),
-    }
-
-
-def beside_each_other(bench: Bench, workers: int, count: int, repeats: int) -> Result:
-    """Drain so many orders with several of consumer.py."""
-    progress(f"consumer.py, {workers} of it")
-    runs = [bench.drain(DRAIN[0], count, workers) for _ in range(repeats)]
-    seconds = middle(runs)
-    return {"consumers": workers, "seconds": seconds, "per_s": count / seconds}
-
-
-def measure(bench: Bench, sizes: Sizes, groups: List[str]) -> Result:
-    """Run all that the command line asks for."""
-    _, drain, backlog, repeats, counts, consumers = sizes
-    senders = [way for way in SEND if way.group in (OURS, *groups)]
-    drainers = [way for way in DRAIN if way.group in (OURS, *groups)]
-    results: Result = {
-        "sent": sizes.send,
-        "drained": drain,
-        "repeats": repeats,
-        "backlog": backlog,
-        "send": in_turn(bench, senders, sizes.send, repeats, draining=False),
-        "drain": in_turn(bench, drainers, drain, repeats, draining=True),
-        "growth": [growth(bench, count, repeats) for count in counts],
-        "consumers": [
-            beside_each_other(bench, workers, drain, repeats)
-            for workers in range(1, consumers + 1)
-        ],
-    }
-    progress(f"consumer.py, a backlog of {backlog}")
-    results["drained_backlog"] = bench.drain(DRAIN[0], backlog)
-    return results
-
-
-def comparison(results: List[Result], start_up: str) -> str:
-    """Return one of the two comparisons as a table."""
-    return table(
-        [
-            "way",
-            "setting",
-            "median",
-            "min to max",
-            "orders/s",
-            "time / ours",
-            start_up,
-            "memory",
-            "guarantee",
-        ],
-        [
-            [
-                r["way"],
-                r["setting"],
-                f"{r['median_s']:.2f} s",
-                f"{r['min_s']:.2f} to {r['max_s']:.2f} s",
-                f"{r['per_s']:.0f}",
-                f"{r['ratio']:.2f}",
-                f"{r['start_up_s']:.2f} s",
-                f"{r['mb']:.0f} MB",
-                r["guarantee"],
-            ]
-            for r in results
-        ],
-    )
-
-
-def markdown(results: Result) -> str:
-    """Return the results as Markdown."""
-    rate = results["backlog"] / 10
-    tenths = [f"{rate / tenth:.0f}" for tenth in results["drained_backlog"]["tenths"]]
-    return "\n\n".join(
-        [
-            f"Measured with {results['versions']}; {results['cores']} cores,"
-            f" {results['repeats']} repeats in turn.",
-            f"### Sending {results['sent']} orders",
-            "From the start of the process to the last order stored, in a quorum"
-            " queue.",
-            comparison(results["send"], "start to first stored"),
-            f"### Draining {results['drained']} orders, no work to do, one consumer",
-            "From the first order received to the last one processed; memory: all of"
-            " its processes.",
-            comparison(results["drain"], "start to first received"),
-            "### How the cost grows",
-            table(
-                ["orders sent by producer.py", "seconds", "orders/s", "peak memory"],
-                [
-                    [
-                        r["orders"],
-                        f"{r['seconds']:.2f}",
-                        f"{r['per_s']:.0f}",
-                        f"{r['mb']:.0f} MB",
-                    ]
-                    for r in results["growth"]
-                ],
-            ),
-            table(
-                ["consumers", f"seconds for {results['drained']} orders", "orders/s"],
-                [
-                    [r["consumers"], f"{r['seconds']:.2f}", f"{r['per_s']:.0f}"]
-                    for r in results["consumers"]
-                ],
-            ),
-            f"A backlog of {results['backlog']} orders, drained by one consumer in"
-            f" {results['drained_backlog']['seconds']:.1f} s, tenth by tenth, in"
-            f" orders/s: {', '.join(tenths)}.",
-        ]
-    )
-
-
-def versions(python: Path, broker: Broker) -> str:
-    """Return what is compared, each with its version."""
-    peers = ("pika", "celery", "dramatiq", "aio-pika", "faststream")
-    code = (
-        "import importlib.metadata as m\n"
-        "for d in m.distributions(): print(d.metadata['Name'], d.version)"
-    )
-    installed = subprocess.check_output([python, "-c", code], text=True).splitlines()
-    found = {line.lower().split()[0]: line for line in installed}
-    python_version = platform.python_version()
-    ours = [f"RabbitMQ {server_version(broker)}", f"Python {python_version}"]
-    return ", ".join([*ours, *(found[name] for name in peers if name in found)])
+            progress(f"{title}, {repeat} of {repeats}: {way.name}")
+            measure = bench.drain if way.guarantee == LATE else bench.publish
+            costs[way].append(measure(way))
+    first = median(seconds for seconds, _ in costs[ways[0]])
+    rows: list[list[object]] = []
+    for way in ways:
+        seconds, memory = zip(*costs[way], strict=True)
+        middle, spread = median(seconds), f"{min(seconds):.2f} to {max(seconds):.2f}"
+        name = f"{way.processes} x {way.name}" if way.processes > 1 else way.name
+        row = [name, way.guarantee, f"{way.orders:,}", f"{middle:.2f}", spread]
+        row += [f"{way.orders / middle:.0f}", f"{middle / first:.2f}"]
+        rows.append([*row, f"{max(memory):.0f}"])
+    print(f"### {title}\n\n{table(HEAD, rows)}\n", flush=True)
 
 
 def main() -> None:
     """Measure and print what the command line asks for."""
-    parser = argparse.ArgumentParser(
-        prog="tests/run benchmark",
-        description=__doc__,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(prog="tests/run benchmark", description=__doc__)
     add = parser.add_argument
-    python = Path(sys.executable)
-    add("--python", type=Path, default=python, help="one that has the peers")
-    add("--only", choices=GROUPS, action="append", help="these alone beside the pair")
+    add("--python", default=sys.executable, help="one that has the libraries")
+    add("--only", choices=LIBRARIES, action="append", help="this beside ours")
     add("--quick", action="store_true", help="few orders, once: to see that it works")
     add("--repeats", type=int, help="default: 5")
-    add("--json", action="store_true", help="print JSON instead of Markdown")
     options = parser.parse_args()
-    sizes = QUICK if options.quick else FULL
-    if options.repeats:
-        sizes = sizes._replace(repeats=options.repeats)
-    groups = options.only or GROUPS
-    # Dramatiq cannot ask for a quorum queue, so the node makes one of what it declares.
-    config = "default_queue_type = quorum\n" if "dramatiq" in groups else ""
+    chosen = ["ours", *(options.only or LIBRARIES)]
+    repeats = options.repeats or (1 if options.quick else 5)
+    part = 20 if options.quick else 1
+    freeze = subprocess.check_output([options.python, "-m", "pip", "freeze"], text=True)
+    peers = [line for line in freeze.split() if line.split("==")[0] in LIBRARIES]
     progress("starting a broker")
-    with own_broker("benchmark", config) as (broker, folder):
-        results = measure(Bench(broker, options.python, folder), sizes, groups)
-        results.update(versions=versions(options.python, broker), cores=os.cpu_count())
-    results["took_s"] = elapsed()
-    print(json.dumps(results, indent=2) if options.json else markdown(results))
+    config = "default_queue_type = quorum\n"  # Dramatiq cannot ask for it
+    with own_broker("benchmark", config) as (broker, files), broker.connect() as link:
+        os.environ.update(AMQP_URL=broker.url(), dramatiq_queue_prefetch="1")
+        os.environ["TMPDIR"] = str(files)  # an interrupted worker leaves things there
+        print(f"{versions(broker)}; {', '.join(peers)}; {repeats} repeats in turn\n")
+        bench = Bench(link.channel(), files / "orders.jsonl", options.python)
+        for title, ways in TABLES.items():
+            ways = [way for way in ways if way.library in chosen]
+            ways = [way._replace(orders=way.orders // part) for way in ways]
+            # How ours grows is measured once.
+            report(bench, title, ways, repeats if title.endswith("ing") else 1)
     progress("done")
 
 
