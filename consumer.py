@@ -87,7 +87,7 @@ def connect() -> pika.BlockingConnection:
         for queue, arguments in QUEUES.items():  # durable: they outlive a restart
             channel.queue_declare(queue, durable=True, arguments=arguments)
         return connection
-    except Exception as error:  # of many kinds
+    except Exception as error:
         text = str(error) or repr(error)
         if "ConnectionRefusedError" in text:  # pika wraps it
             text = "Connection refused. Is it running? docker-compose up -d"
@@ -188,19 +188,19 @@ def main() -> None:
     logging.getLogger("pika").setLevel("CRITICAL")  # or it tells errors, too
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
-    last_error = ""
+    told: set = set()  # errors of this outage
     while not stop.is_set():
         try:
             # At the end, the worker is waited for first: never two orders at once.
             with connect() as connection, futures.ThreadPoolExecutor(1) as worker:
-                last_error = ""
+                told.clear()
                 consume(connection.channel(), worker)
         except AMQPError as error:
             if any(words in str(error) for words in PERMANENT):
                 sys.exit(str(error))
-            if str(error) != last_error:
+            if str(error) not in told:
                 logging.warning(f"{error}; trying again every second")
-            last_error = str(error)
+            told.add(str(error))
             time.sleep(1)
     logging.info("Stopped")
 

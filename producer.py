@@ -89,7 +89,7 @@ def connect() -> pika.BlockingConnection:
         for queue, arguments in QUEUES.items():  # durable: they outlive a restart
             channel.queue_declare(queue, durable=True, arguments=arguments)
         return connection
-    except Exception as error:  # of many kinds
+    except Exception as error:
         text = str(error) or repr(error)
         if "ConnectionRefusedError" in text:  # pika wraps it
             text = "Connection refused. Is it running? docker-compose up -d"
@@ -154,7 +154,7 @@ def publish(channel: Any, order: Order) -> None:
 def publish_all(orders: deque) -> None:
     """Publish the orders in turn. An order leaves the deque when it is stored."""
     last_time = time.monotonic()  # when an order was stored, or the start
-    last_error = ""
+    told: set = set()  # errors of this outage
     while orders:
         try:
             with connect() as connection:
@@ -164,7 +164,7 @@ def publish_all(orders: deque) -> None:
                     publish(channel, orders[0])
                     orders.popleft()
                     last_time = time.monotonic()
-                    last_error = ""
+                    told.clear()
         except AMQPError as error:
             if not orders:
                 return  # it only failed to close the connection
@@ -172,9 +172,9 @@ def publish_all(orders: deque) -> None:
                 sys.exit(str(error))
             if time.monotonic() > last_time + PATIENCE:
                 sys.exit(f"Giving up after {PATIENCE} s. {error}")
-            if str(error) != last_error:
+            if str(error) not in told:
                 logging.warning(f"{error}; trying again")
-            last_error = str(error)
+            told.add(str(error))
             time.sleep(1)
 
 
