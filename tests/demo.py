@@ -87,18 +87,19 @@ def some_broker() -> Iterator[str]:
     where = re.sub(".*[@/]", "", url.rstrip("/"))
     why_not = obstacle(url)
     with contextlib.ExitStack() as stack:
-        if why_not:
-            tell(f"not using a RabbitMQ at {where}: {why_not}")
-            command = compose_command() if why_not == NOBODY else []
-            if command:
-                url = stack.enter_context(compose_broker(command))
-                why_not = obstacle(url)
+        if not why_not:
+            tell(f"using the RabbitMQ at {where}")
+            yield url
+            return
+        tell(f"not using a RabbitMQ at {where}: {why_not}")
+        command = compose_command() if why_not == NOBODY else []
+        if command:
+            url = stack.enter_context(compose_broker(command))
+            why_not = obstacle(url)
         if why_not:
             tell("starting a RabbitMQ of our own, for this demo only")
             broker, _ = stack.enter_context(own_broker("demo"))
             url = broker.url()
-        elif url == os.environ.get("AMQP_URL"):
-            tell(f"using the RabbitMQ at {where}")
         yield url
 
 
