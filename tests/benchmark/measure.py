@@ -179,7 +179,6 @@ def main() -> None:
             ways = [way._replace(orders=way.orders // part) for way in ways]
             # How ours grows is measured once.
             report(bench, title, ways, repeats if title.endswith("ing") else 1)
-    progress("done")
 
 
 if __name__ == "__main__":
