@@ -37,9 +37,7 @@ def obstacle(url: str) -> str:
     try:
         with Connection(pika.URLParameters(url)) as connection:
             try:
-                state = (
-                    connection.channel().queue_declare("orders", passive=True).method
-                )
+                state = connection.channel().queue_declare("orders", passive=True).method
             except pika.exceptions.ChannelClosedByBroker:
                 return ""  # there is no such queue yet
             in_use = state.message_count or state.consumer_count

@@ -107,9 +107,7 @@ class Soak:
             left = drain(channel)
             with contextlib.suppress(AssertionError):  # then they are counted as lost
                 dead_letters = len(self.rubbish)
-                wait_until(
-                    lambda: ready(channel, "orders.dead") >= dead_letters, "them"
-                )
+                wait_until(lambda: ready(channel, "orders.dead") >= dead_letters, "them")
             dead = drain(channel, "orders.dead")
         done = self.done.count()
         confirmed = self.stored.count().keys() | self.rubbish
@@ -142,9 +140,7 @@ def soak(seconds: float, seed: int, calm: bool) -> dict[str, int]:
         print(about, flush=True)
         producers = [pool.submit(this.produce, number) for number in range(PRODUCERS)]
         deadline = time.monotonic() + seconds
-        faults = itertools.chain.from_iterable(
-            this.draw.sample(ROUND, len(ROUND)) for _ in itertools.count()
-        )
+        faults = itertools.chain.from_iterable(this.draw.sample(ROUND, len(ROUND)) for _ in itertools.count())
         while time.monotonic() < deadline or not (calm or all(this.faults.values())):
             this.ending.wait(this.draw.uniform(0.2, 1.5))
             if not calm:

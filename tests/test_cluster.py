@@ -1,6 +1,5 @@
 """A cluster of three nodes, of which AMQP_URL names all and any may fail."""
 
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -54,20 +53,7 @@ def publish(url: str, path: Path, ids: list[str]) -> None:
         assert script.wait() == 0, script
 
 
-def test_both_queues_are_on_all_three_nodes(cluster: Cluster) -> None:
-    nodes = sorted(node.node_name for node in cluster.nodes)
-    columns = ("-q", "--no-table-headers", "name", "members")
-    listed = cluster.nodes[0].rabbitctl_output("list_queues", *columns)
-    members = {
-        name: sorted(re.findall(r"orders-[^, \]]+", rest))
-        for name, rest in re.findall(r"(\S+)\t(.*)", listed)
-    }
-    assert members == {"orders": nodes, "orders.dead": nodes}
-
-
-def test_queue_leads_on_when_its_leader_is_killed(
-    cluster: Cluster, tmp_path: Path
-) -> None:
+def test_queue_leads_on_when_its_leader_is_killed(cluster: Cluster, tmp_path: Path) -> None:
     leader = cluster.leader()
     others = [node for node in cluster.nodes if node is not leader]
     notes, orders = Notes(tmp_path / "notes"), names("A", 400)
@@ -79,10 +65,7 @@ def test_queue_leads_on_when_its_leader_is_killed(
         path = write_orders(tmp_path / "second", orders[300:])
         sender = stack.enter_context(Script(PRODUCER, path, url=url))
         assert network.held.wait(60)
-        workers = [
-            stack.enter_context(notes.consumer(cluster.url(node), 0.03))
-            for node in [leader, *others]
-        ]
+        workers = [stack.enter_context(notes.consumer(cluster.url(node), 0.03)) for node in [leader, *others]]
         for worker in workers:
             worker.wait_for("Processed")
         leader.kill()
@@ -96,9 +79,7 @@ def test_queue_leads_on_when_its_leader_is_killed(
     print(f"{sum(count.values()) - 400} came twice")
 
 
-def test_nothing_is_called_stored_that_has_no_majority(
-    cluster: Cluster, tmp_path: Path
-) -> None:
+def test_nothing_is_called_stored_that_has_no_majority(cluster: Cluster, tmp_path: Path) -> None:
     survivor, *others = cluster.nodes
     orders = names("A", 200)
     publish(cluster.url(), tmp_path / "first", orders[:100])
@@ -121,9 +102,7 @@ def test_nothing_is_called_stored_that_has_no_majority(
     assert sum(count.values()) <= 210, "at most the order in doubt of each try"
 
 
-def test_rolling_restart_under_load_loses_nothing(
-    cluster: Cluster, tmp_path: Path
-) -> None:
+def test_rolling_restart_under_load_loses_nothing(cluster: Cluster, tmp_path: Path) -> None:
     notes, over = Notes(tmp_path / "notes"), threading.Event()
     published: list[str] = []
 
@@ -141,10 +120,7 @@ def test_rolling_restart_under_load_loses_nothing(
             wait_until(node.is_alive, "a node that lets clients in")
 
     with ExitStack() as stack:
-        workers = [
-            stack.enter_context(notes.consumer(cluster.url(node)))
-            for node in cluster.nodes
-        ]
+        workers = [stack.enter_context(notes.consumer(cluster.url(node))) for node in cluster.nodes]
         pool = stack.enter_context(ThreadPoolExecutor(1))
         stack.callback(over.set)
         rolling = pool.submit(roll)

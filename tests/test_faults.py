@@ -25,9 +25,7 @@ def processed(script: Script) -> list[str]:
 # A consumer is killed
 
 
-def test_order_of_a_consumer_killed_in_mid_order_goes_to_another(
-    broker: Broker, channel: Any
-) -> None:
+def test_order_of_a_consumer_killed_in_mid_order_goes_to_another(broker: Broker, channel: Any) -> None:
     put(channel, line("A"))
     with consumer(broker, 600) as victim:
         victim.wait_for("Received A:")
@@ -189,14 +187,3 @@ def test_slow_network_only_takes_longer(broker: Broker, channel: Any) -> None:
             assert sender.wait() == 0, sender
     assert len(sender.lines) == 3, "no connection was lost"
     assert drain(channel) == {"A": 1, "B": 1}
-
-
-def test_alarm_stops_no_consumer(broker: Broker, channel: Any) -> None:
-    put(channel, *map(line, "AB"))
-    broker.rabbitctl_output("set_vm_memory_high_watermark", "absolute", "1MB")
-    try:
-        with consumer(broker) as worker:
-            worker.wait_for("Processed B")
-            worker.stop()
-    finally:
-        broker.rabbitctl_output("set_vm_memory_high_watermark", "0.6")

@@ -51,12 +51,8 @@ def test_stores_five_persistent_orders(broker: Broker, channel: Any) -> None:
 
 
 @pytest.mark.parametrize("source", ["file", "standard input"])
-def test_publishes_a_file_as_it_stands(
-    broker: Broker, channel: Any, tmp_path: Path, source: str
-) -> None:
-    first = (
-        b'{"amount":10.10,"status":"x","customer":"\\u0418 \xd0\x96","order_id":"A"}'
-    )
+def test_publishes_a_file_as_it_stands(broker: Broker, channel: Any, tmp_path: Path, source: str) -> None:
+    first = b'{"amount":10.10,"status":"x","customer":"\\u0418 \xd0\x96","order_id":"A"}'
     lines = [first, b"\r", b" \t ", line("B", items=[1.0, None])]
     text = b"\xef\xbb\xbf" + b"\r\n".join(lines)  # with what Windows' editors add
     path = tmp_path / "orders.jsonl"
@@ -95,9 +91,7 @@ def test_file_that_cannot_be_read_is_named(broker: Broker, name: str) -> None:
     assert len(script.lines) == 1 and script.out.endswith(f": '{name}'")
 
 
-def test_tells_twenty_orders_then_every_thousandth(
-    broker: Broker, channel: Any
-) -> None:
+def test_tells_twenty_orders_then_every_thousandth(broker: Broker, channel: Any) -> None:
     with producer(broker, "-", stdin=orders_text(names("A", 1_001))) as script:
         assert script.wait() == 0
     told = [int(n) for n, _ in script.seen(r"Stored A-\d+ \(number (\d+)\)")]
@@ -117,9 +111,7 @@ def short_queue(broker: Broker) -> Iterator[Broker]:
     broker.rabbitctl_output("clear_policy", "short")
 
 
-def test_refused_orders_are_not_called_stored(
-    short_queue: Broker, channel: Any, tmp_path: Path
-) -> None:
+def test_refused_orders_are_not_called_stored(short_queue: Broker, channel: Any, tmp_path: Path) -> None:
     path = write_orders(tmp_path / "orders", names("A", 500))
     with changed("impatient_producer", path, url=short_queue.url()) as script:
         assert script.wait() == 1, script
@@ -130,9 +122,7 @@ def test_refused_orders_are_not_called_stored(
     assert "Giving up after 3 s" in script.lines[-1] and "NACK" in script.lines[-1]
 
 
-def test_refused_orders_are_stored_once_there_is_room(
-    short_queue: Broker, tmp_path: Path
-) -> None:
+def test_refused_orders_are_stored_once_there_is_room(short_queue: Broker, tmp_path: Path) -> None:
     orders, notes = names("A", 500), Notes(tmp_path / "notes")
     with producer(short_queue, write_orders(tmp_path / "orders", orders)) as script:
         script.wait_for("NACKed; trying again")
@@ -142,9 +132,7 @@ def test_refused_orders_are_stored_once_there_is_room(
     assert result(script) == (500, 500)
 
 
-def test_orders_for_a_deleted_queue_are_published_again(
-    broker: Broker, channel: Any
-) -> None:
+def test_orders_for_a_deleted_queue_are_published_again(broker: Broker, channel: Any) -> None:
     with Network(broker.port) as network:
         network.hold_up_at(CONFIRM_SELECT)
         with producer(broker, url=network.url()) as script:
@@ -156,9 +144,7 @@ def test_orders_for_a_deleted_queue_are_published_again(
     assert result(script) == (5, 5) and ready(channel) == 5
 
 
-def test_connection_that_ends_before_the_confirmation(
-    broker: Broker, channel: Any
-) -> None:
+def test_connection_that_ends_before_the_confirmation(broker: Broker, channel: Any) -> None:
     with Network(broker.port) as network:
         network.cut_at = PUBLISH
         with changed("impatient_producer", url=network.url()) as script:
@@ -168,9 +154,7 @@ def test_connection_that_ends_before_the_confirmation(
     assert ready(channel) == 0
 
 
-def test_connection_that_often_breaks_leaves_at_most_a_copy_each(
-    broker: Broker, channel: Any
-) -> None:
+def test_connection_that_often_breaks_leaves_at_most_a_copy_each(broker: Broker, channel: Any) -> None:
     """Each connection ends after 20 KB, less than half of the orders."""
     orders = names("A", 300)
     with Network(broker.port) as network:
@@ -288,9 +272,7 @@ def test_interrupted_before_the_confirmation(memory_alarm: Broker) -> None:
     assert result(script) == (0, 5) and "stored: SAMPLES:1" in script.out
 
 
-def test_stopped_file_goes_on_at_the_line_that_it_names(
-    broker: Broker, channel: Any, tmp_path: Path
-) -> None:
+def test_stopped_file_goes_on_at_the_line_that_it_names(broker: Broker, channel: Any, tmp_path: Path) -> None:
     seed = random.randrange(1_000_000)
     print("seed", seed)
     orders = names("A", 1_500)

@@ -17,15 +17,6 @@ from rig.broker import Broker, free_ports, wait_until
 from rig.orders import consumers, put, ready
 from rig.scripts import CONSUMER, PRODUCER, ROOT, TESTS, Script, nowhere
 
-# The node of the tests' own
-
-
-def test_node_that_does_not_boot_says_why(tmp_path: Path) -> None:
-    broker = Broker(tmp_path, "no_such_setting = 5\n")
-    with pytest.raises(RuntimeError, match="tried to set no_such_setting"):
-        broker.start()
-    assert len(list(tmp_path.glob("*/output"))) == 2, "it was tried twice"
-
 
 def test_interrupted_tests_leave_no_process_and_no_file(tmp_path: Path) -> None:
     settings = ("-c", TESTS / "pyproject.toml", "--rootdir", ROOT)

@@ -61,8 +61,7 @@ def empty_queue(broker: Broker) -> Iterator[Any]:
 def all_processed(workers: list[Script], count: int) -> None:
     """Wait until the workers together have processed so many orders."""
     wait_until(
-        lambda: sum(len(worker.seen(PROCESSED)) for worker in workers) >= count,
-        f"{count} orders processed",
+        lambda: sum(len(worker.seen(PROCESSED)) for worker in workers) >= count, f"{count} orders processed"
     )
 
 
@@ -74,11 +73,7 @@ def spans(script: Script, origin: float, killed: float = math.nan) -> list[Span]
     begins = script.seen(r"(?:Received|Calling) \w+-(\d+)")
     ends = [*script.seen("(Processed|Answered|Failed) "), ("Killed", killed)]
     return [
-        (
-            f"{int(number)}{' x' if how in ('Failed', 'Killed') else ''}",
-            begin - origin,
-            end - origin,
-        )
+        (f"{int(number)}{' x' if how in ('Failed', 'Killed') else ''}", begin - origin, end - origin)
         for (number, begin), (how, end) in zip(begins, ends, strict=False)
     ]
 
@@ -101,10 +96,7 @@ def shared(broker: Broker, workers: dict[str, Worker], orders: bytes = b"") -> R
         stack.enter_context(producer(broker, *file, stdin=orders))
         all_processed(scripts, orders.count(b"\n") or ORDERS)
     origin = min(at for script in scripts for _, at in script.seen("(Received)"))
-    lanes = [
-        (name, spans(script, origin))
-        for name, script in zip(workers, scripts, strict=True)
-    ]
+    lanes = [(name, spans(script, origin)) for name, script in zip(workers, scripts, strict=True)]
     return {
         "orders_each": [len(lane) for _, lane in lanes],
         "measured_s": last_end(lanes),  # since the first order was received
@@ -261,10 +253,7 @@ def crash_of_the_broker(broker: Broker) -> list[Result]:
         # A quorum queue that is new needs a second until it outlives a SIGKILL.
         time.sleep(1.5)
     with contextlib.ExitStack() as stack:
-        loop, stored = (
-            stack.enter_context(variant(role, broker.url()))
-            for role in ("loop", "producer")
-        )
+        loop, stored = (stack.enter_context(variant(role, broker.url())) for role in ("loop", "producer"))
         loop.wait_for("Connected")
         stored.wait_for("Connected")
         assert broker.process
@@ -305,9 +294,7 @@ def end_of(script: Script) -> float:
     return time.monotonic()
 
 
-def five(
-    way: str, worker: Callable[..., Script], caller: Worker, outage: float = 0
-) -> Result:
+def five(way: str, worker: Callable[..., Script], caller: Worker, outage: float = 0) -> Result:
     """Have the five sample orders worked off by one worker.
 
     With an outage the worker dies in its third order, and another one comes so many
@@ -439,8 +426,7 @@ def measure_delivery(broker: Broker, work: float) -> Result:
         "crashes": [{"mid": a, "after": b} for a, b in zip(mid, after, strict=True)],
         "restart": restarts,
         "restarts": [
-            {"persistent": a, "transient": b}
-            for a, b in zip(restarts[::2], restarts[1::2], strict=True)
+            {"persistent": a, "transient": b} for a, b in zip(restarts[::2], restarts[1::2], strict=True)
         ],
         "confirmation": crash_of_the_broker(broker),
     }

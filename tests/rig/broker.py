@@ -20,9 +20,7 @@ LIMIT = 60.0  # seconds: far more than anything here takes on a slow machine
 Result = TypeVar("Result")
 
 
-def wait_until(
-    condition: Callable[[], Result | None], what: str, limit: float = LIMIT
-) -> Result:
+def wait_until(condition: Callable[[], Result | None], what: str, limit: float = LIMIT) -> Result:
     """Return the first true value of `condition`; AssertionError if none comes."""
     deadline = time.monotonic() + limit
     while True:

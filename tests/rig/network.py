@@ -36,14 +36,12 @@ class Network:
 
     It cuts every connection at the bytes `cut_at`, or `cut_after` so many, of the
     client. Every `chunk` bytes wait for `pause` seconds in either direction.
-    `bytes_from_client` counts what went through it.
     """
 
     def __init__(self, port: int) -> None:
         self.chunk, self.pause, self.hold_at = 65536, 0.0, b""
         self.cut_at, self.cut_after = b"", sys.maxsize
         self.held = threading.Event()
-        self.bytes_from_client = 0
         self._target = port
         self._closing = threading.Event()
         self._links: list[Link] = []
@@ -93,14 +91,10 @@ class Network:
 
     def _accept(self) -> None:
         while not self._closing.is_set():
-            with contextlib.suppress(
-                OSError
-            ):  # the broker is down, or this network closes
+            with contextlib.suppress(OSError):  # the broker is down, or this network closes
                 client, _ = self._listener.accept()
                 try:
-                    link = Link(
-                        client, socket.create_connection(("127.0.0.1", self._target))
-                    )
+                    link = Link(client, socket.create_connection(("127.0.0.1", self._target)))
                 except OSError:
                     client.close()
                     continue
@@ -119,7 +113,6 @@ class Network:
                     break
                 tail = tail[-8:] + data
                 if source is link.client:
-                    self.bytes_from_client += len(data)
                     self._look_at(link, tail)
                     data = data[: max(self.cut_after - passed, 0)]
                 passed += len(data)
