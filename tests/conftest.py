@@ -25,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     # A process that is booting a node has to end that, too, before pytest kills it.
-    NodeManager.EXIT_TIMEOUT = LIMIT / 2
+    NodeManager.EXIT_TIMEOUT = LIMIT
 
 
 @contextlib.contextmanager

@@ -146,10 +146,10 @@ def test_connections_closed_by_the_broker_are_made_again(
         worker.wait_for("maintenance.*; trying again every second")
         worker.wait_for("Waiting for orders")
     assert "maintenance" in sender.out
-    assert processed(worker) == []
+    done = processed(worker)  # A, if rabbitmqctl took longer than the work on it
     with broker.connect() as connection:
-        wait_until(lambda: waiting(broker) >= 51, "all orders to be back")
-        count = drain(connection.channel())
+        wait_until(lambda: waiting(broker) >= 51 - len(done), "all orders to be back")
+        count = drain(connection.channel()) + Counter(done)
     assert set(count) == {"A", *orders} and sum(count.values()) <= 52
 
 

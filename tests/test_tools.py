@@ -13,7 +13,7 @@ import pika
 import psutil
 import pytest
 
-from rig.broker import Broker, free_ports, wait_until
+from rig.broker import LIMIT, Broker, free_ports, wait_until
 from rig.orders import consumers, put, ready
 from rig.scripts import CONSUMER, PRODUCER, ROOT, TESTS, Script, nowhere
 
@@ -30,9 +30,9 @@ def test_interrupted_tests_leave_no_process_and_no_file(tmp_path: Path) -> None:
     with Script(*command, TMPDIR=str(tmp_path)) as script:
         wait_until(brokers, "its node is there")
         script.signal(SIGTERM)
-        script.wait()
+        script.wait(2 * LIMIT)
     wait_until(lambda: not brokers(), "its node is gone")
-    wait_until(lambda: not list(tmp_path.iterdir()), "its files are gone")
+    wait_until(lambda: not list(tmp_path.iterdir()), "its files are gone", 2 * LIMIT)
 
 
 # docker-compose.yml
