@@ -132,7 +132,7 @@ def handle(worker: Any, channel: Any, delivery: Any, _: Any, body: bytes) -> str
         futures.wait([work], timeout=0.2)
         channel.connection.process_data_events()  # say: we are alive
     order_id: str = work.result()
-    if not channel.consumer_tags:  # cancelled: queue deleted, or work too slow
+    if not channel.consumer_tags:  # cancelled: queue deleted, or consumer_timeout
         logging.error(f"RabbitMQ has taken {order_id or 'a message'} back")
         return ""
     if stop.is_set():
