@@ -91,8 +91,6 @@ def test_only_a_confirmed_order_is_called_stored(results: Result) -> None:
 def test_the_queue_loses_no_order_while_the_worker_is_down(results: Result) -> None:
     lost = [(r["callers_with_an_error"], r["lost"]) for r in results["outage"]]
     assert lost == [(3, 3), (1, 0), (0, 0)]
-    at_once, buffered = results["burst"]
-    assert buffered["median_ms"] < at_once["median_ms"]
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
