@@ -28,7 +28,7 @@ from pika.exceptions import AMQPError
 # pika 1.5 warns that BlockingConnection will go in 2.0, which line 4 excludes.
 warnings.filterwarnings("ignore", "BlockingConnection is deprecated")
 
-# The scripts run in different places: what both need stands in both, up to connect().
+# The other script repeats the lines down to connect(), as it may run elsewhere.
 QUEUE = "orders"
 DEAD_LETTER_QUEUE = "orders.dead"  # keeps the messages that are rejected
 DEFAULT_EXCHANGE = ""  # delivers a message to the queue that its routing key names
@@ -38,10 +38,10 @@ QUEUES = {
         "x-dead-letter-exchange": DEFAULT_EXCHANGE,  # where rejected messages go
         "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
         "x-dead-letter-strategy": "at-least-once",  # none is lost on the way
-        "x-overflow": "reject-publish",  # if full, refuse; at-least-once needs it
-        "x-delivery-limit": 19,  # rejected after 1 + 19 failed deliveries
+        "x-overflow": "reject-publish",  # at-least-once needs it
+        "x-delivery-limit": 19,  # may come back 19 times, then it is rejected
     },
-    # By default, a dead letter is deleted when it was looked at 20 times.
+    # In effect no limit: by default, looking at a dead letter 20 times deletes it.
     DEAD_LETTER_QUEUE: {"x-queue-type": "quorum", "x-delivery-limit": 2_000_000_000},
 }
 # Trying again does not help if an error contains one of these words.
@@ -64,7 +64,7 @@ def parse_order(body: bytes) -> dict:
 
 
 def amqp_nodes() -> list:
-    """Return the nodes of RabbitMQ that AMQP_URL names. Exit if it is invalid."""
+    """Return the RabbitMQ nodes in AMQP_URL, split at commas. Exit if invalid."""
     urls = os.environ.get("AMQP_URL") or "amqp://guest:guest@localhost:5672"
     nodes = []
     for url in urls.split(","):
@@ -72,9 +72,9 @@ def amqp_nodes() -> list:
             if not url.startswith(("amqp://", "amqps://")):
                 raise ValueError
             nodes.append(pika.URLParameters(url))
-        except Exception:  # its text may contain the password
+        except Exception:  # the error may contain the password
             sys.exit("AMQP_URL must look like amqp://USER:PASSWORD@HOST:5672/VHOST")
-        nodes[-1].blocked_connection_timeout = 30  # RabbitMQ blocks us if out of memory
+        nodes[-1].blocked_connection_timeout = 30  # s, when RabbitMQ is out of memory
     return nodes
 
 
@@ -119,7 +119,7 @@ def process_message(body: bytes, redelivered: bool) -> str:
     logging.info(f"Received {order_id}{mark}: {order['customer']!r}, {order['amount']}")
     try:
         process_order(order)
-    except BaseException:  # sys.exit()
+    except BaseException:  # it may call sys.exit()
         logging.exception(f"Rejected to {DEAD_LETTER_QUEUE}: {order_id}")
         return ""
     return order_id
@@ -149,7 +149,7 @@ def handle(worker: Any, channel: Any, delivery: Any, _: Any, body: bytes) -> str
 
 def consume(channel: Any, worker: Any) -> None:
     """Handle one message after the other."""
-    messages: list = []  # handle() cannot run in the callback: there, pika is busy
+    messages: list = []  # in the callback, handle() would not see a cancellation
     channel.basic_qos(prefetch_count=1)  # one unacknowledged at a time
     channel.basic_consume(QUEUE, lambda *message: messages.append(message))
     logging.info("Waiting for orders. Ctrl-C: stop after the order in hand; twice: now")
@@ -185,13 +185,13 @@ def main() -> None:
     if not 0 <= processing_time <= 86_400:
         parser.error("--processing-time must be 0 to 86400")
     logging.basicConfig(format="%(asctime)s %(message).500s", level="INFO")
-    logging.getLogger("pika").setLevel("CRITICAL")  # or it tells errors, too
+    logging.getLogger("pika").setLevel("CRITICAL")  # we log its errors
     signal.signal(signal.SIGINT, on_signal)
     signal.signal(signal.SIGTERM, on_signal)
     told: set = set()  # errors of this outage
     while not stop.is_set():
         try:
-            # At the end, the worker is waited for first: never two orders at once.
+            # If the connection breaks, wait for the worker: never two orders at once.
             with connect() as connection, futures.ThreadPoolExecutor(1) as worker:
                 told.clear()
                 consume(connection.channel(), worker)

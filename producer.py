@@ -30,7 +30,7 @@ from pika.exceptions import AMQPError
 # pika 1.5 warns that BlockingConnection will go in 2.0, which line 4 excludes.
 warnings.filterwarnings("ignore", "BlockingConnection is deprecated")
 
-# The scripts run in different places: what both need stands in both, up to connect().
+# The other script repeats the lines down to connect(), as it may run elsewhere.
 QUEUE = "orders"
 DEAD_LETTER_QUEUE = "orders.dead"  # keeps the messages that are rejected
 DEFAULT_EXCHANGE = ""  # delivers a message to the queue that its routing key names
@@ -40,10 +40,10 @@ QUEUES = {
         "x-dead-letter-exchange": DEFAULT_EXCHANGE,  # where rejected messages go
         "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
         "x-dead-letter-strategy": "at-least-once",  # none is lost on the way
-        "x-overflow": "reject-publish",  # if full, refuse; at-least-once needs it
-        "x-delivery-limit": 19,  # rejected after 1 + 19 failed deliveries
+        "x-overflow": "reject-publish",  # at-least-once needs it
+        "x-delivery-limit": 19,  # may come back 19 times, then it is rejected
     },
-    # By default, a dead letter is deleted when it was looked at 20 times.
+    # In effect no limit: by default, looking at a dead letter 20 times deletes it.
     DEAD_LETTER_QUEUE: {"x-queue-type": "quorum", "x-delivery-limit": 2_000_000_000},
 }
 # Trying again does not help if an error contains one of these words.
@@ -66,7 +66,7 @@ def parse_order(body: bytes) -> dict:
 
 
 def amqp_nodes() -> list:
-    """Return the nodes of RabbitMQ that AMQP_URL names. Exit if it is invalid."""
+    """Return the RabbitMQ nodes in AMQP_URL, split at commas. Exit if invalid."""
     urls = os.environ.get("AMQP_URL") or "amqp://guest:guest@localhost:5672"
     nodes = []
     for url in urls.split(","):
@@ -74,9 +74,9 @@ def amqp_nodes() -> list:
             if not url.startswith(("amqp://", "amqps://")):
                 raise ValueError
             nodes.append(pika.URLParameters(url))
-        except Exception:  # its text may contain the password
+        except Exception:  # the error may contain the password
             sys.exit("AMQP_URL must look like amqp://USER:PASSWORD@HOST:5672/VHOST")
-        nodes[-1].blocked_connection_timeout = 30  # RabbitMQ blocks us if out of memory
+        nodes[-1].blocked_connection_timeout = 30  # s, when RabbitMQ is out of memory
     return nodes
 
 
@@ -125,9 +125,9 @@ def read_orders(file: Optional[str]) -> deque:
         with open(0 if file == "-" else file, "rb") as stream:  # 0: standard input
             text = stream.read()
     orders: deque = deque()
-    for number, line in enumerate(text.split(b"\n"), start=1):
+    for line_number, line in enumerate(text.split(b"\n"), start=1):
         if line.strip():
-            place = f"{file or 'SAMPLES'}:{number}"
+            place = f"{file or 'SAMPLES'}:{line_number}"
             try:
                 order_id = parse_order(line)["order_id"]
             except Exception as error:
@@ -141,7 +141,7 @@ def read_orders(file: Optional[str]) -> deque:
 def publish(channel: Any, order: Order) -> None:
     """Publish an order, and wait until RabbitMQ confirms that it has stored it.
 
-    Raises AMQPError if RabbitMQ refuses it, if the queue is gone (as it is mandatory),
+    Raises AMQPError if RabbitMQ refuses it, if the queue is gone (mandatory=True),
     or if the connection ends before the confirmation.
     """
     channel.basic_publish(
@@ -184,7 +184,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("FILE", nargs="?")
     logging.basicConfig(format="%(asctime)s %(message).500s", level="INFO")
-    logging.getLogger("pika").setLevel("CRITICAL")  # or it tells errors, too
+    logging.getLogger("pika").setLevel("CRITICAL")  # we log its errors
     try:
         orders = read_orders(parser.parse_args().FILE)
     except (OSError, ValueError) as error:
