@@ -24,7 +24,7 @@ from rig.scripts import PRODUCER, Script
 class Way(NamedTuple):
     """A program that publishes or drains orders: a row of a table."""
 
-    library: str  # what --only chooses
+    library: str
     name: str
     guarantee: str
     command: tuple[object, ...]
@@ -158,11 +158,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="tests/run benchmark", description=__doc__)
     add = parser.add_argument
     add("--python", default=sys.executable, help="one that has the libraries")
-    add("--only", choices=LIBRARIES, action="append", help="this beside ours")
     add("--quick", action="store_true", help="few orders, once: to see that it works")
     add("--repeats", type=int, help="default: 5")
     options = parser.parse_args()
-    chosen = ["ours", *(options.only or LIBRARIES)]
     repeats = options.repeats or (1 if options.quick else 5)
     part = 20 if options.quick else 1
     freeze = subprocess.check_output([options.python, "-m", "pip", "freeze"], text=True)
@@ -175,7 +173,6 @@ def main() -> None:
         print(f"{versions(broker)}; {', '.join(peers)}; {repeats} repeats in turn\n")
         bench = Bench(link.channel(), files / "orders.jsonl", options.python)
         for title, ways in TABLES.items():
-            ways = [way for way in ways if way.library in chosen]
             ways = [way._replace(orders=way.orders // part) for way in ways]
             # How ours grows is measured once.
             report(bench, title, ways, repeats if title.endswith("ing") else 1)
