@@ -19,9 +19,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Ctrl-C too, since Python leaves SIGINT ignored where a shell has ignored it.
     """
-    folder = tempfile.TemporaryDirectory(prefix="orders-tests-")
-    config.option.basetemp = Path(folder.name) / "pytest"
-    config.add_cleanup(folder.cleanup)
+    if not hasattr(config, "workerinput"):  # else it has a part of that folder
+        folder = tempfile.TemporaryDirectory(prefix="orders-tests-")
+        config.option.basetemp = Path(folder.name) / "pytest"
+        config.add_cleanup(folder.cleanup)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     # A process that is booting a node has to end that, too, before pytest kills it.
