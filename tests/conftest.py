@@ -12,6 +12,7 @@ import pytest
 from xdist.workermanage import NodeManager
 
 from rig.broker import LIMIT, Broker
+from rig.definitions import definitions
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,9 +42,12 @@ def running(broker: Broker) -> Iterator[Broker]:
 @pytest.fixture(scope="session")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """The node that most tests share."""
+    folder = tmp_path_factory.mktemp("node")
+    (folder / "definitions.json").write_text(definitions())
+    config = f"load_definitions = {folder}/definitions.json\n"
     # As in RabbitMQ 4.0 by default; 3.10 lets larger messages in.
-    config = "max_message_size = 16777216\n"
-    with running(Broker(tmp_path_factory.mktemp("node"), config)) as broker:
+    config += "max_message_size = 16777216\n"
+    with running(Broker(folder, config)) as broker:
         yield broker
 
 

@@ -13,7 +13,7 @@ import trustme
 from conftest import running
 from rig.broker import Broker, free_ports, wait_until
 from rig.network import Network
-from rig.scripts import BOTH, CONSUMER, PRODUCER, ROOT, Script, nowhere
+from rig.scripts import BOTH, CONSUMER, PRODUCER, Script, changed, consumer, nowhere
 
 EACH = pytest.mark.parametrize("path", BOTH, ids=lambda path: path.stem)
 
@@ -131,8 +131,6 @@ def test_what_waiting_does_not_mend_ends_it_at_once(
     broker: Broker, channel: Any, path: Path, reason: str
 ) -> None:
     options, told = HOPELESS[reason]
-    if reason == "no permission":
-        add_user(broker, "nobody", "^$", "^$", "^$")
     if reason == "other queue":
         channel.queue_declare("orders.dead", durable=True)
     with Script(path, url=broker.url(**options)) as script:
@@ -146,25 +144,12 @@ def test_what_waiting_does_not_mend_ends_it_at_once(
 def test_queue_that_it_may_not_use_ends_it_at_once(broker: Broker, path: Path) -> None:
     """RabbitMQ lets it declare what is there, but neither publish nor consume."""
     works(PRODUCER, url=broker.url())
-    add_user(broker, "nobody", "^orders", "^$", "^$")
-    with Script(path, url=broker.url("nobody:s3cret")) as script:
+    with Script(path, url=broker.url("declarer:s3cret")) as script:
         assert script.wait() == 1
     assert "ACCESS_REFUSED" in script.lines[-1] and "Traceback" not in script.out
 
 
-def add_user(broker: Broker, name: str, *permissions: str) -> None:
-    """Add a user with these rights to configure, write and read, or change them."""
-    users = broker.rabbitctl_output("-q", "list_users")
-    if name not in users:
-        broker.rabbitctl_output("add_user", name, "s3cret")
-    broker.rabbitctl_output("set_permissions", name, *permissions)
-
-
 def test_the_documented_permissions_are_enough(broker: Broker) -> None:
-    readme = (ROOT / "README.md").read_text()
-    found = re.search(r"configure `(.*?)`, write `(.*?)`, read `(.*?)`", readme)
-    assert found
-    add_user(broker, "shop", *found.groups())
     for path in BOTH:
         works(path, url=broker.url("shop:s3cret"))
 

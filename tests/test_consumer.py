@@ -12,6 +12,7 @@ from pathlib import Path
 from signal import SIGINT, SIGTERM
 from typing import Any
 
+import pika
 import psutil
 import pytest
 
@@ -311,30 +312,16 @@ def test_deleted_queue_is_declared_again(broker: Broker, channel: Any) -> None:
         script.stop()
 
 
-def test_waits_for_the_broker_then_works(tmp_path: Path) -> None:
-    broker = Broker(tmp_path)
-    broker.port = free_ports(1)[0]
-    with consumer(broker) as script:
-        script.wait_for(f"guest@127.0.0.1:{broker.port}: Connection refused")
-        with running(broker), producer(broker) as sender:
-            assert sender.wait() == 0
-            script.wait_for(r"Processed ORD-005")
-            script.stop()
-    told = [error for error, _ in script.seen("(RabbitMQ at .*); trying again")]
-    assert len(set(told)) == len(told)
-
-
-@pytest.mark.parametrize("limit", ['{"max-connections": 1}', '{"max-channels": 2}'])
-def test_limit_is_waited_for(broker: Broker, channel: Any, limit: str) -> None:
-    broker.rabbitctl_output("set_user_limits", "guest", limit)
-    try:
-        with consumer(broker) as script:
+@pytest.mark.parametrize("user", ["one-connection", "two-channels"])
+def test_limit_is_waited_for(broker: Broker, user: str) -> None:
+    url = broker.url(f"{user}:s3cret")
+    with pika.BlockingConnection(pika.URLParameters(url)) as other:
+        other.channel()
+        with consumer(broker, url=url) as script:
             script.wait_for("limit.*trying again")
-            broker.rabbitctl_output("clear_user_limits", "guest", "all")
+            other.close()
             script.wait_for("Waiting for orders")
             script.stop()
-    finally:
-        broker.rabbitctl_output("clear_user_limits", "guest", "all")
 
 
 # Its lines

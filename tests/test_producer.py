@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+import pika
 
 import pytest
 
@@ -104,29 +105,31 @@ def test_tells_twenty_orders_then_every_thousandth(broker: Broker, channel: Any)
 
 
 @pytest.fixture
-def short_queue(broker: Broker) -> Iterator[Broker]:
-    """The shared node, its queue limited to 200 messages by an operator."""
-    broker.rabbitctl_output("set_policy", "short", "^orders$", '{"max-length": 200}')
-    yield broker
-    broker.rabbitctl_output("clear_policy", "short")
+def short_queue(node: Broker) -> str:
+    """The URL of a vhost in which an operator's policy limits the queue to 200 messages."""
+    url = node.url(vhost="short")
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        connection.channel().queue_delete("orders")
+    return url
 
 
-def test_refused_orders_are_not_called_stored(short_queue: Broker, channel: Any, tmp_path: Path) -> None:
+def test_refused_orders_are_not_called_stored(short_queue: str, tmp_path: Path) -> None:
     path = write_orders(tmp_path / "orders", names("A", 500))
-    with changed("impatient_producer", path, url=short_queue.url()) as script:
+    with changed("impatient_producer", path, url=short_queue) as script:
         assert script.wait() == 1, script
     stored, _ = result(script)
-    assert 200 <= stored == ready(channel) < 500
+    with pika.BlockingConnection(pika.URLParameters(short_queue)) as connection:
+        assert 200 <= stored == ready(connection.channel()) < 500
     assert f"may not be stored: {path}:{stored + 1}" in script.out
     assert troubles(script) == ["0 message(s) NACKed"]
     assert "Giving up after 3 s" in script.lines[-1] and "NACK" in script.lines[-1]
 
 
-def test_refused_orders_are_stored_once_there_is_room(short_queue: Broker, tmp_path: Path) -> None:
+def test_refused_orders_are_stored_once_there_is_room(short_queue: str, tmp_path: Path) -> None:
     orders, notes = names("A", 500), Notes(tmp_path / "notes")
-    with producer(short_queue, write_orders(tmp_path / "orders", orders)) as script:
+    with Script(PRODUCER, write_orders(tmp_path / "orders", orders), url=short_queue) as script:
         script.wait_for("NACKed; trying again")
-        with notes.consumer(short_queue.url()):
+        with notes.consumer(short_queue):
             assert script.wait() == 0, script
             assert notes.wait_for(orders) == dict.fromkeys(orders, 1)
     assert result(script) == (500, 500)
@@ -189,28 +192,19 @@ def test_order_larger_than_the_broker_takes(broker: Broker, channel: Any) -> Non
 # The broker is not there, or does not answer
 
 
-def test_waits_for_the_broker_then_goes_on(tmp_path: Path) -> None:
-    broker = Broker(tmp_path)
-    broker.port = free_ports(1)[0]
-    with producer(broker) as script:
-        where = f"RabbitMQ at guest@127.0.0.1:{broker.port}"
-        script.wait_for(f"{where}: Connection refused. Is it running")
-        with running(broker):
-            assert script.wait() == 0, script
-    assert result(script) == (5, 5) and troubles(script)
+@pytest.fixture(scope="module")
+def memory_alarm(tmp_path_factory: Any) -> Iterator[Broker]:
+    """A node that is short of memory from the start."""
+    config = "vm_memory_high_watermark.absolute = 1MB\n"
+    with running(Broker(tmp_path_factory.mktemp("alarm"), config)) as node:
+        yield node
 
 
 @pytest.fixture(scope="module")
-def in_vain(tmp_path_factory: Any) -> Iterator[dict[str, Script]]:
-    """Producers that have been waiting since the first test of this file.
-
-    One has no broker; the other's is short of memory from the start.
-    """
-    config = "vm_memory_high_watermark.absolute = 1MB\n"
-    broker = Broker(tmp_path_factory.mktemp("alarm"), config)
-    with Script(PRODUCER, url=nowhere()) as nobody, running(broker):
-        with producer(broker) as alarmed:
-            yield {"no broker": nobody, "alarm": alarmed}
+def in_vain(memory_alarm: Broker) -> Iterator[dict[str, Script]]:
+    """Producers that have been waiting since the first test of this file."""
+    with Script(PRODUCER, url=nowhere()) as nobody, producer(memory_alarm) as alarmed:
+        yield {"no broker": nobody, "alarm": alarmed}
 
 
 @pytest.fixture(autouse=True)
@@ -229,21 +223,16 @@ def test_gives_up_after_thirty_seconds(in_vain: dict[str, Script], kind: str) ->
     assert "Giving up after 30 s" in script.lines[-1] and why[kind] in script.lines[-1]
 
 
-@pytest.fixture
-def memory_alarm(broker: Broker) -> Iterator[Broker]:
-    """The shared node while it believes that its memory runs short."""
+def test_alarm_that_passes_only_holds_it_up(broker: Broker, channel: Any) -> None:
     broker.rabbitctl_output("set_vm_memory_high_watermark", "absolute", "1MB")
-    yield broker
-    broker.rabbitctl_output("set_vm_memory_high_watermark", "0.6")
-
-
-def test_alarm_that_passes_only_holds_it_up(memory_alarm: Broker, channel: Any) -> None:
-    with producer(memory_alarm) as script:
-        asked = time.monotonic()
-        wait_until(lambda: time.monotonic() > asked + 3, "time to be wrong in")
-        assert script.lines == [], "nothing is stored yet"
-        memory_alarm.rabbitctl_output("set_vm_memory_high_watermark", "0.6")
-        assert script.wait() == 0, script
+    try:
+        with producer(broker) as script:
+            time.sleep(3)  # in which to be wrong
+            assert script.lines == [], "nothing is stored yet"
+            broker.rabbitctl_output("set_vm_memory_high_watermark", "0.6")
+            assert script.wait() == 0, script
+    finally:
+        broker.rabbitctl_output("set_vm_memory_high_watermark", "0.6")
     assert result(script) == (5, 5) and ready(channel) == 5
 
 
