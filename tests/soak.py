@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pika
 
-from rig.broker import Broker, wait_until
+from rig.broker import Broker, let_new_queues_settle, wait_until
 from rig.notes import Notes
 from rig.orders import drain, names, ready, write_orders
 from rig.programs import own_broker, run
@@ -44,7 +44,7 @@ class Soak:
     def start(self) -> None:
         """Have the queues declared, and start the consumers."""
         self.publish("FIRST", 5)
-        time.sleep(1)  # a new quorum queue needs it until it outlives a SIGKILL
+        let_new_queues_settle()
         for _ in range(CONSUMERS):
             self.add_consumer()
 
@@ -128,7 +128,7 @@ class Soak:
             script.wait()
 
 
-def soak(seconds: float, seed: int, calm: bool) -> dict[str, int]:
+def soak(seconds: float, seed: int) -> dict[str, int]:
     """Run it, at least until each fault has come once; return the counts."""
     with contextlib.ExitStack() as stack:
         broker, folder = stack.enter_context(own_broker("soak"))
@@ -141,10 +141,9 @@ def soak(seconds: float, seed: int, calm: bool) -> dict[str, int]:
         producers = [pool.submit(this.produce, number) for number in range(PRODUCERS)]
         deadline = time.monotonic() + seconds
         faults = itertools.chain.from_iterable(this.draw.sample(ROUND, len(ROUND)) for _ in itertools.count())
-        while time.monotonic() < deadline or not (calm or all(this.faults.values())):
+        while time.monotonic() < deadline or not all(this.faults.values()):
             this.ending.wait(this.draw.uniform(0.2, 1.5))
-            if not calm:
-                this.fail(next(faults))
+            this.fail(next(faults))
             for producer in producers:
                 assert producer.running() or producer.result() is None
         this.ending.set()
@@ -164,9 +163,8 @@ def main() -> int:
     add = parser.add_argument
     add("SECONDS", nargs="?", type=float, default=120, help="default: 120")
     add("--seed", type=int, default=random.randrange(1_000_000), metavar="N")
-    add("--calm", action="store_true", help="let nothing fail, to compare")
     options = parser.parse_args()
-    return int(soak(options.SECONDS, options.seed, options.calm)["lost"] > 0)
+    return int(soak(options.SECONDS, options.seed)["lost"] > 0)
 
 
 if __name__ == "__main__":

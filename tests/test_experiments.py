@@ -1,17 +1,13 @@
-"""The experiments and the benchmark, short: what holds at any speed, what is left."""
+"""The experiments, with short orders: what holds at any speed, and what is left."""
 
 import json
 import math
 from contextlib import ExitStack
-from pathlib import Path
-from signal import SIGTERM
 from typing import Any
 
-import psutil
 import pytest
 
-from rig.broker import LIMIT
-from rig.programs import family
+from experiments.report import FOLDER, markdown
 from rig.scripts import Script
 
 Result = dict[str, Any]
@@ -19,18 +15,14 @@ WORK = 0.2  # seconds
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("pictures")
-
-
-@pytest.fixture(scope="module")
-def results(pictures: Path) -> Result:
+def results(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """The figures of all of them. They mostly wait, so two runs share the time."""
-    settings = ("-m", "experiments.measure", "--json", "--work", WORK)
+    settings = ["-m", "experiments.measure", "--json", "--work", WORK]
+    settings += ["--pictures", tmp_path_factory.mktemp("pictures")]
     found: Result = {}
     with ExitStack() as stack:
         runs = [
-            stack.enter_context(Script(*settings, "--pictures", pictures, *groups))
+            stack.enter_context(Script(*settings, *groups))
             for groups in (["--only", "delivery"], ["--only", "time", "--only", "calls"])
         ]
         for run in runs:
@@ -46,8 +38,8 @@ def test_five_orders_take_as_many_rounds_as_the_consumers_need(results: Result) 
     for count, result in took.items():
         assert sum(result["orders_each"]) == 5
         assert result["theory_s"] == pytest.approx(math.ceil(5 / count) * WORK)
-        assert result["measured_s"] > result["theory_s"] - 0.05, "less than the work"
-    assert took[2]["measured_s"] < took[1]["measured_s"]
+        assert result["measured_s"] > result["theory_s"] - 0.1, "less than the work"
+    assert took[5]["measured_s"] < took[1]["measured_s"]
     limit, no_limit = results["prefetch"]
     assert no_limit["orders_each"] == {"slow": 5, "fast": 5}
     assert limit["orders_each"]["fast"] > 5
@@ -93,14 +85,6 @@ def test_the_queue_loses_no_order_while_the_worker_is_down(results: Result) -> N
     assert lost == [(3, 3), (1, 0), (0, 0)]
 
 
-def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
-    """As of demo, soak and benchmark, too: they end by the same rig.programs.run()."""
-    program = ("-m", "experiments.measure", "--pictures", tmp_path)
-    with Script(*program, TMPDIR=str(tmp_path)) as script:
-        script.wait_for(r"^ +\d+ s  (?!starting)")
-        started = family(script.process.pid)[1:]
-        assert started, "a broker at least"
-        script.signal(SIGTERM)
-        assert script.wait() == 130, script
-    _, alive = psutil.wait_procs(started, LIMIT)
-    assert alive == [] and list(tmp_path.iterdir()) == []
+def test_the_tables_can_be_filled(results: Result) -> None:
+    template = (FOLDER / "README.template.md").read_text()
+    assert markdown(results).count("\n## ") == template.count("\n## ")

@@ -31,6 +31,14 @@ def wait_until(condition: Callable[[], Result | None], what: str, limit: float =
         time.sleep(0.02)
 
 
+def let_new_queues_settle() -> None:
+    """Wait for the second in which RabbitMQ can lose a new quorum queue if it is killed.
+
+    Its log says "name_not_registered" then. Nothing tells that this time has passed.
+    """
+    time.sleep(1.5)
+
+
 def server_program(name: str) -> str:
     """Return the path of one of RabbitMQ's programs, not of Debian's wrapper."""
     found = shutil.which(name, path="/usr/lib/rabbitmq/bin") or shutil.which(name)
