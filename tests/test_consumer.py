@@ -7,8 +7,8 @@ import sys
 import time
 import unicodedata
 from collections.abc import Iterator
+from datetime import datetime
 from functools import partial
-from pathlib import Path
 from signal import SIGINT, SIGTERM
 from typing import Any
 
@@ -17,12 +17,10 @@ import psutil
 import pytest
 
 from conftest import running
-from rig.broker import Broker, free_ports, wait_until
+from rig.broker import Broker, wait_until
 from rig.network import Network
 from rig.orders import consumers, line, messages, names, put, ready
-from rig.scripts import CONSUMER, Script, changed, consumer, nowhere, producer
-
-FIRST_BYTES = b"AMQP"  # of a connection
+from rig.scripts import CONSUMER, Script, changed, consumer, processed, producer
 
 
 def untouched(channel: Any) -> list[str]:
@@ -33,11 +31,6 @@ def untouched(channel: Any) -> list[str]:
         assert not (properties.headers or {}).get("x-delivery-count")
         found.append(json.loads(body)["order_id"])
     return found
-
-
-def processed(script: Script) -> list[str]:
-    """Return the orders that were processed, in their order."""
-    return [order for order, _ in script.seen(r"Processed (\S+)")]
 
 
 def test_five_orders_take_two_seconds_each(broker: Broker, channel: Any) -> None:
@@ -52,8 +45,8 @@ def test_five_orders_take_two_seconds_each(broker: Broker, channel: Any) -> None
         f"{what} ORD-00{n}" for n in range(1, 6) for what in ("Received", "Processed")
     ]
     assert 10 <= float(last[1]) < 12
-    begin, end = script.seen("(Received)")[0][1], script.seen("(Processed)")[4][1]
-    assert float(last[1]) == pytest.approx(end - begin, abs=0.5), "a watch says so, too"
+    begin, end = (datetime.fromisoformat(script.lines[n][:19]) for n in (1, 10))
+    assert 9 <= (end - begin).seconds <= 13, "the clock says so, too"
     assert ready(channel) == 0
 
 
@@ -74,11 +67,10 @@ def test_counts_anew_when_the_queue_was_empty(broker: Broker, channel: Any) -> N
 
 def test_takes_one_order_at_a_time(broker: Broker, channel: Any) -> None:
     put(channel, line("A"), line("B"), line("C"))
-    with consumer(broker, 2) as script:
+    with consumer(broker, 600) as script:
         script.wait_for("Received A")
+        time.sleep(1)  # in which more could come
         assert ready(channel) == 2
-        script.wait_for("Received B")
-        assert ready(channel) == 1
 
 
 @pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "soon"])
@@ -95,21 +87,20 @@ def test_wrong_processing_time_is_refused(seconds: str) -> None:
 def test_signal_finishes_the_order_in_hand_and_touches_no_other(
     broker: Broker, channel: Any, number: int
 ) -> None:
-    put(channel, *map(line, "ABCD"))
-    with consumer(broker, 1) as script:
-        script.wait_for("Received B")
+    put(channel, *map(line, "ABC"))
+    with consumer(broker, 3) as script:
+        script.wait_for("Received A")
         script.stop(number)
-    assert processed(script) == ["A", "B"]
-    assert untouched(channel) == ["C", "D"]
+    assert processed(script) == ["A"]
+    assert untouched(channel) == ["B", "C"]
 
 
 def test_signal_while_bad_messages_come_touches_no_other(broker: Broker, channel: Any) -> None:
-    put(channel, *[b"bad"] * 300, *map(line, "AB"))
-    with consumer(broker, 1) as script:
+    put(channel, *[line("BAD", amount=-1)] * 300)
+    with consumer(broker) as script:
         script.wait_for("Rejected")
         script.stop()
-    left = [body for _, _, body in messages(channel)]
-    assert left[-2:] == [line("A"), line("B")]
+    assert len(script.seen("(Rejected)")) + len(untouched(channel)) == 300
 
 
 def test_signal_at_full_speed_touches_no_other(broker: Broker, channel: Any) -> None:
@@ -120,6 +111,8 @@ def test_signal_at_full_speed_touches_no_other(broker: Broker, channel: Any) -> 
     put(channel, *map(line, orders))
     done: list[str] = []
     for _ in range(6):
+        if not ready(channel):
+            break  # this test was held up
         with consumer(broker) as script:
             script.wait_for("Processed A-")
             time.sleep(draw.uniform(0, 0.05))  # to hit different moments
@@ -127,12 +120,6 @@ def test_signal_at_full_speed_touches_no_other(broker: Broker, channel: Any) -> 
         assert len(script.seen("(Received)")) == len(processed(script))
         done += processed(script)
     assert [*done, *untouched(channel)] == orders
-
-
-def test_signal_while_waiting_for_the_broker() -> None:
-    with Script(CONSUMER, url=nowhere()) as script:
-        script.wait_for("Connection refused. Is it running.*; trying again every second")
-        script.stop()
 
 
 def test_second_signal_ends_it_and_gives_the_order_back(broker: Broker, channel: Any) -> None:
@@ -292,7 +279,7 @@ def test_order_taken_back_after_consumer_timeout_is_not_called_processed(impatie
 
 def test_order_of_a_queue_deleted_in_mid_work_is_not_called_processed(broker: Broker, channel: Any) -> None:
     put(channel, line("A"))
-    with consumer(broker, 1) as script:
+    with consumer(broker, 3) as script:
         script.wait_for("Received A")
         channel.queue_delete("orders")
         script.wait_for("RabbitMQ has taken A back")
@@ -303,9 +290,11 @@ def test_order_of_a_queue_deleted_in_mid_work_is_not_called_processed(broker: Br
 
 def test_deleted_queue_is_declared_again(broker: Broker, channel: Any) -> None:
     with consumer(broker) as script:
-        wait_until(lambda: consumers(channel) == 1, "the consumer is there")
-        channel.queue_delete("orders")
-        script.wait_for("cancelled the consumer; trying again")
+        for times in (1, 2):
+            wait_until(lambda: consumers(channel) == 1, "the consumer is there")
+            channel.queue_delete("orders")
+            told = "cancelled the consumer; trying again"
+            wait_until(lambda: script.out.count(told) == times, "an outage is told")  # noqa: B023
         wait_until(lambda: consumers(channel) == 1, "it is back")
         put(channel, line("A"))
         script.wait_for("Processed A")
@@ -356,13 +345,15 @@ def test_crafted_order_cannot_forge_a_line_nor_steer_the_terminal(broker: Broker
         for text in CRAFTED
         for field in ("order_id", "customer", "status")
     ]
-    put(channel, *orders, *[text.encode("utf-8", "replace") for text in CRAFTED])
-    put(channel, line("LAST"))
+    with producer(broker, "-", stdin=b"\n".join(orders)) as sender:
+        assert sender.wait() == 0, sender
+    put(channel, *[text.encode("utf-8", "replace") for text in CRAFTED], line("LAST"))
     with consumer(broker) as script:
         script.wait_for("Processed LAST")
         script.stop()
     assert len(script.lines) == 2 * len(orders) + len(CRAFTED) + 4
-    for text in script.lines:
+    assert len(sender.lines) == 20 + 1
+    for text in script.lines + sender.lines[:-1]:
         assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]", text), ascii(text)
         assert len(text) < 600
         assert not [c for c in text if unicodedata.category(c)[0] in "CZ" and c != " "]

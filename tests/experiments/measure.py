@@ -25,7 +25,7 @@ import psutil
 from experiments.report import FOLDER, Result, markdown, pictures
 from experiments.timelines import NO_WORKER, Lane, Span
 from experiments.variants import PERSISTENT, call
-from rig.broker import LIMIT, Broker, free_ports, wait_until
+from rig.broker import LIMIT, Broker, free_ports, let_new_queues_settle, wait_until
 from rig.orders import consumers, line, messages, names, orders_text, put, ready
 from rig.programs import own_broker, progress, run, versions
 from rig.scripts import ROOT, Script, consumer, producer
@@ -250,8 +250,7 @@ def restart(broker: Broker) -> list[Result]:
 def crash_of_the_broker(broker: Broker) -> list[Result]:
     """Let two senders send to a broker that hangs, then dies: what do they say?"""
     with empty_queue(broker):
-        # A quorum queue that is new needs a second until it outlives a SIGKILL.
-        time.sleep(1.5)
+        let_new_queues_settle()
     with contextlib.ExitStack() as stack:
         loop, stored = (stack.enter_context(variant(role, broker.url())) for role in ("loop", "producer"))
         loop.wait_for("Connected")

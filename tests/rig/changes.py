@@ -17,12 +17,12 @@ import producer
 Order = dict[str, Any]
 
 
-def note(order: Order) -> None:
-    """Write an order into the file NOTES, a Decimal as its repr."""
+def note(order_id: str) -> None:
+    """Write it into the file NOTES."""
     # Once written, it stays so, whatever happens to the process the moment after. The
     # newline before it keeps it apart from a line that a SIGKILL cut short.
     file = os.open(os.environ["NOTES"], os.O_WRONLY | os.O_APPEND)
-    os.write(file, f"\n{json.dumps(order, default=repr)}\n".encode())
+    os.write(file, f"\n{json.dumps(order_id)}\n".encode())
     os.close(file)
 
 
@@ -37,7 +37,7 @@ def noting_consumer() -> None:
 
     def work(order: Order) -> None:
         real(order)
-        note(order)
+        note(order["order_id"])
 
     run_consumer(work)
 
@@ -48,7 +48,7 @@ def noting_producer() -> None:
 
     def publish(channel: Any, order: producer.Order) -> None:
         real(channel, order)
-        note({"order_id": order.order_id})
+        note(order.order_id)
 
     producer.publish = publish
     producer.main()
@@ -57,6 +57,12 @@ def noting_producer() -> None:
 def impatient_producer() -> None:
     """Gives up after three seconds."""
     producer.PATIENCE = 3
+    producer.main()
+
+
+def patient_producer() -> None:
+    """Gives up after five minutes, for nodes that boot slowly."""
+    producer.PATIENCE = 300
     producer.main()
 
 
@@ -90,11 +96,11 @@ def crashing_consumer() -> None:
 
 
 def telling_consumer() -> None:
-    """Says when its work of two seconds begins and ends. It fails at FAILS."""
+    """Says when its work of three seconds begins and ends. It fails at FAILS."""
 
     def work(order: Order) -> None:
         print("begin", order["order_id"], flush=True)
-        time.sleep(2)
+        time.sleep(3)
         print("end", order["order_id"], flush=True)
         if order["order_id"] == "FAILS":
             raise RuntimeError("the card was declined")

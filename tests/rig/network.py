@@ -13,9 +13,7 @@ CONNECTION_CLOSE = b"\x00\x0a\x00\x32"
 
 
 class Link:
-    """One connection through a Network: two sockets, and a gate before what is passed
-    on.
-    """
+    """One connection through a Network: two sockets, and a gate before what is passed on."""
 
     def __init__(self, client: socket.socket, broker: socket.socket) -> None:
         self.client, self.broker = client, broker
@@ -31,8 +29,7 @@ class Link:
 
 
 class Network:
-    """The way to a broker's port: it can be slow, stop at certain bytes of the client,
-    or fall silent.
+    """The way to a broker's port.
 
     It cuts every connection at the bytes `cut_at`, or `cut_after` so many, of the
     client. Every `chunk` bytes wait for `pause` seconds in either direction.
@@ -55,9 +52,7 @@ class Network:
         return f"amqp://guest:guest@127.0.0.1:{self.port}/{quote('/', safe='')}{query}"
 
     def hold_up_at(self, sign: bytes) -> None:
-        """Let the next connection whose client sends these bytes stop right before
-        them.
-        """
+        """Let the next connection whose client sends these bytes stop right before them."""
         self.held.clear()
         self.hold_at = sign
 
@@ -72,9 +67,7 @@ class Network:
             link.gate.set()
 
     def fall_silent(self) -> None:
-        """Pass nothing on any more, not even a close, on the connections there are; new
-        ones work.
-        """
+        """Pass nothing on any more, not even a close, on the connections there are; new ones work."""
         for link in self._links:
             link.silent = True
             link.gate.clear()

@@ -5,7 +5,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from rig.broker import wait_until
 from rig.scripts import Script, changed
@@ -17,7 +16,6 @@ class Notes:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.touch()
-        self.orders: list[dict[str, Any]] = []  # as far as read, see count()
         self._count: Counter[str] = Counter()
         self._read_up_to = 0
         self._lock = threading.Lock()
@@ -40,16 +38,13 @@ class Notes:
             self._read_up_to += len(whole)
             for line in whole.split(b"\n"):
                 try:
-                    order = json.loads(line)
+                    self._count[json.loads(line)] += 1
                 except ValueError:  # empty, or cut short by a SIGKILL
                     continue
-                self.orders.append(order)
-                self._count[order["order_id"]] += 1
             return self._count
 
-    def wait_for(self, ids: Iterable[str], limit: float = 60) -> Counter[str]:
+    def wait_for(self, ids: Iterable[str]) -> Counter[str]:
         """Wait until each of the orders was noted."""
         wanted = set(ids)
-        what = f"{len(wanted)} orders in {self.path}"
-        wait_until(lambda: wanted <= self.count().keys(), what, limit)
+        wait_until(lambda: wanted <= self.count().keys(), f"{len(wanted)} orders in {self.path}")
         return self.count()

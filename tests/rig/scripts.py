@@ -87,7 +87,7 @@ class Script:
         found = [(re.search(pattern, line), arrival) for line, arrival in lines]
         return [(match[1], arrival) for match, arrival in found if match]
 
-    def wait_for(self, pattern: str, limit: float = LIMIT) -> "re.Match[str]":
+    def wait_for(self, pattern: str) -> "re.Match[str]":
         """Wait until a line matches; AssertionError, with all output, if none does."""
 
         def match() -> "re.Match[str] | None":
@@ -98,7 +98,7 @@ class Script:
             return found
 
         try:
-            return wait_until(match, pattern, limit)
+            return wait_until(match, pattern)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self!r}") from None
 
@@ -139,6 +139,11 @@ def consumer(broker: Broker, seconds: float = 0, **options: Any) -> Script:
 def producer(broker: Broker, *arguments: object, **options: Any) -> Script:
     """Start producer.py against the broker."""
     return Script(PRODUCER, *arguments, **{"url": broker.url(), **options})
+
+
+def processed(script: Script) -> list[str]:
+    """Return the orders that a consumer says it has processed, in their order."""
+    return [order for order, _ in script.seen(r"Processed (\S+)")]
 
 
 def changed(change: str, *arguments: object, **options: Any) -> Script:
