@@ -323,7 +323,7 @@ def test_log_that_nobody_gets_is_no_fault_of_the_orders(broker: Broker, channel:
     with Script("bash", "-c", command, url=broker.url(), python="") as script:
         wait_until(lambda: ready(channel) == 0, "an empty queue")
         script.signal()
-        assert script.wait() == 0, script
+        assert script.wait() in (0, 120), script  # 120: Python could not flush it
     assert ready(channel) == ready(channel, "orders.dead") == 0
 
 

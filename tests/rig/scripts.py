@@ -38,6 +38,7 @@ class Script:
         self.environment = {
             **os.environ,
             "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONUNBUFFERED": "",  # as most users have it
             "PYTHONPATH": f"{TESTS}:{ROOT}",
             **environment,
         }
