@@ -40,10 +40,10 @@ QUEUES = {
         "x-dead-letter-exchange": DEFAULT_EXCHANGE,  # where rejected messages go
         "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
         "x-dead-letter-strategy": "at-least-once",  # none is lost on the way
-        "x-overflow": "reject-publish",  # at-least-once needs it
+        "x-overflow": "reject-publish",  # when full; at-least-once needs it
         "x-delivery-limit": 19,  # may come back 19 times, then it is rejected
     },
-    # In effect no limit: by default, looking at a dead letter 20 times deletes it.
+    # In effect no limit: by default, 20 looks (each a return) delete a dead letter.
     DEAD_LETTER_QUEUE: {"x-queue-type": "quorum", "x-delivery-limit": 2_000_000_000},
 }
 # Trying again does not help if an error contains one of these words.
@@ -76,7 +76,7 @@ def amqp_nodes() -> list:
             nodes.append(pika.URLParameters(url))
         except Exception:  # the error may contain the password
             sys.exit("AMQP_URL must look like amqp://USER:PASSWORD@HOST:5672/VHOST")
-        nodes[-1].blocked_connection_timeout = 30  # s, when RabbitMQ is out of memory
+        nodes[-1].blocked_connection_timeout = 30  # s; RabbitMQ blocks if out of memory
     return nodes
 
 
@@ -199,7 +199,7 @@ def main() -> None:
         if signal_number:
             os._exit(1)  # at once, even if RabbitMQ does not answer
 
-    signal.signal(signal.SIGINT, report)  # Ctrl-C
+    signal.signal(signal.SIGINT, report)  # Ctrl-C from now on
     try:
         publish_all(orders)
     finally:
