@@ -1,4 +1,4 @@
-"""Fixtures: one RabbitMQ node for the whole run, and empty queues for each test."""
+"""Fixtures: one RabbitMQ node a process, and empty queues for each test."""
 
 import contextlib
 import signal

@@ -63,7 +63,7 @@ def test_queue_leads_on_when_its_leader_is_killed(cluster: Cluster, tmp_path: Pa
         network.hold_up_at(PUBLISH)
         url = ",".join([network.url(), *(node.url() for node in others)])
         path = write_orders(tmp_path / "second", orders[300:])
-        sender = stack.enter_context(Script(PRODUCER, path, url=url))
+        sender = stack.enter_context(changed("patient_producer", path, url=url))
         assert network.held.wait(60)
         workers = [stack.enter_context(notes.consumer(cluster.url(node), 0.05)) for node in [leader, *others]]
         for worker in workers:

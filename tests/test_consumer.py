@@ -228,9 +228,9 @@ def test_rejected_message_waits_for_its_dead_letter_queue(impatient_node: Broker
 
 
 def test_work_that_blocks_is_done_once(broker: Broker, channel: Any) -> None:
-    """RabbitMQ closes a connection that is silent for two heartbeats, here 2 s."""
+    """RabbitMQ closes a connection that is silent for two heartbeats, here 4 s."""
     put(channel, line("A"))
-    with consumer(broker, 6, url=broker.url(query="?heartbeat=1")) as script:
+    with consumer(broker, 7, url=broker.url(query="?heartbeat=2")) as script:
         script.wait_for("Processed A")
         script.stop()
     assert len(script.lines) == 4, "no connection was lost"

@@ -1,4 +1,4 @@
-"""The experiments, with short orders: what holds at any speed, and what is left."""
+"""The experiments, with short orders: what holds at any speed."""
 
 import json
 import math

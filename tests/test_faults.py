@@ -93,10 +93,10 @@ def test_broker_that_goes_down_with_everything_in_flight(
     time.sleep(1)  # from now on, DONE must not come again
     file = write_orders(tmp_path / "sent", SENT)
     with Network(node.port) as network:
-        network.pause = 0.01  # or the sender is done too early
+        network.pause = 0.02  # or the sender is done too early
         with changed("patient_producer", file, url=network.url()) as sender:
             wait_until(lambda: waiting(node) >= 150, "some orders stored")
-            with consumer(node, 3) as worker:
+            with consumer(node, 5) as worker:
                 worker.wait_for("Received IN-HAND:")
                 assert not sender.ended() and not processed(worker), "it must be in mid-work"
                 end(node)
@@ -131,7 +131,7 @@ def test_connections_closed_by_the_broker_are_made_again(
         network.hold_up_at(PUBLISH)
         worker.wait_for("Received A")
         file = write_orders(tmp_path / "orders", orders)
-        with producer(broker, file, url=network.url()) as sender:
+        with changed("patient_producer", file, url=network.url()) as sender:
             assert network.held.wait(60)
             broker.rabbitctl_output("close_all_connections", "maintenance")
             network.release()

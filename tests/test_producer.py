@@ -16,7 +16,7 @@ from rig.broker import Broker
 from rig.network import CONFIRM_SELECT, CONNECTION_CLOSE, PUBLISH, Network
 from rig.notes import Notes
 from rig.orders import drain, line, messages, names, orders_text, ready, write_orders
-from rig.scripts import PRODUCER, Script, changed, nowhere, producer
+from rig.scripts import PRODUCER, Script, changed, nowhere, producer, troubles
 
 
 def result(script: Script) -> tuple[int, int]:
@@ -24,13 +24,6 @@ def result(script: Script) -> tuple[int, int]:
     found = re.search(r"(\d+) of (\d+) orders stored", script.out)
     assert found, script
     return int(found[1]), int(found[2])
-
-
-def troubles(script: Script) -> list[str]:
-    """Return the errors after which it tries again: each is told once an outage."""
-    told = [error for error, _ in script.seen(r"^\S+ \S+ (.*); trying again$")]
-    assert len(set(told)) == len(told), script
-    return told
 
 
 def test_stores_five_persistent_orders(broker: Broker, channel: Any) -> None:
@@ -226,15 +219,14 @@ def test_gives_up_after_thirty_seconds(in_vain: dict[str, Script], kind: str) ->
 
 def test_alarm_that_passes_only_holds_it_up(broker: Broker, channel: Any) -> None:
     broker.rabbitctl_output("set_vm_memory_high_watermark", "absolute", "1MB")
-    try:
-        # On a busy machine, rabbitmqctl alone can take thirty seconds.
-        with changed("patient_producer", url=broker.url()) as script:
+    # On a busy machine, rabbitmqctl alone can take thirty seconds.
+    with changed("patient_producer", url=broker.url()) as script:
+        try:
             time.sleep(3)  # in which to be wrong
             assert script.lines == [], "nothing is stored yet"
+        finally:
             broker.rabbitctl_output("set_vm_memory_high_watermark", "0.6")
-            assert script.wait() == 0, script
-    finally:
-        broker.rabbitctl_output("set_vm_memory_high_watermark", "0.6")
+        assert script.wait() == 0, script
     assert result(script) == (5, 5) and len(drain(channel)) == 5
 
 

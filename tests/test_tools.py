@@ -16,7 +16,7 @@ from rig.broker import LIMIT, Broker, free_ports, wait_until
 from rig.orders import consumers, put, ready
 from rig.programs import family
 from rig.scripts import CONSUMER, PRODUCER, ROOT, TESTS, Script, nowhere
-from soak import Soak
+from soak import Soak, main
 
 # The soak
 
@@ -31,7 +31,9 @@ def test_short_soak_loses_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_soak_notices_a_theft(broker: Broker, channel: Any, tmp_path: Path) -> None:
+def test_soak_notices_a_theft(
+    broker: Broker, channel: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     soak = Soak(broker, tmp_path, seed=0)
     soak.publish("A", 5)
     wait_until(lambda: channel.basic_get("orders", auto_ack=True)[0], "an order to steal")
@@ -41,6 +43,9 @@ def test_soak_notices_a_theft(broker: Broker, channel: Any, tmp_path: Path) -> N
     finally:
         soak.clean_up()
     assert (counts["published and confirmed"], counts["lost"]) == (5, 1)
+    monkeypatch.setattr("soak.soak", lambda *_: counts)
+    monkeypatch.setattr("sys.argv", ["soak.py"])
+    assert main() == 1
 
 
 # The demo

@@ -34,7 +34,7 @@ def definitions() -> str:
     permissions = [
         {"user": user, "vhost": vhost, "configure": configure, "write": write, "read": read}
         for user, (configure, write, read) in RIGHTS.items()
-        for vhost in ("/", "short")
+        for vhost in (["/", "short"] if user == "guest" else ["/"])
     ]
     policy = {"vhost": "short", "name": "short", "pattern": "^orders$", "priority": 0}
     policy |= {"apply-to": "queues", "definition": {"max-length": 200}}

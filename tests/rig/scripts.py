@@ -147,6 +147,13 @@ def processed(script: Script) -> list[str]:
     return [order for order, _ in script.seen(r"Processed (\S+)")]
 
 
+def troubles(script: Script) -> list[str]:
+    """Return the errors after which it tries again: each is told once an outage."""
+    told = [error for error, _ in script.seen(r"^\S+ \S+ (.*); trying again")]
+    assert len(set(told)) == len(told), script
+    return told
+
+
 def changed(change: str, *arguments: object, **options: Any) -> Script:
     """Start a script with one of the changes in rig/changes.py."""
     return Script("-m", "rig.changes", change, *arguments, **options)
