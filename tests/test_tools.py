@@ -123,9 +123,8 @@ def test_demo_takes_down_only_what_it_has_brought_up(
 @pytest.fixture
 def compose() -> Iterator[Any]:
     """Return docker-compose as a function, for a project of the test's own."""
-    inspect = ("docker", "image", "inspect", "rabbitmq:4-management")
-    if not shutil.which("docker") or subprocess.run(inspect).returncode:
-        pytest.skip("no Docker engine that has RabbitMQ's image")
+    if not shutil.which("docker") or subprocess.run(("docker", "info")).returncode:
+        pytest.skip("no Docker engine runs here")
     old = shutil.which("docker-compose")
     port, page = map(str, free_ports(2))
     environment = {**os.environ, "RABBITMQ_PORT": port, "RABBITMQ_UI_PORT": page}
