@@ -257,6 +257,7 @@ def crash_of_the_broker(broker: Broker) -> list[Result]:
         stored.wait_for("Connected")
         assert broker.process
         os.kill(broker.process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, broker.process.pid, os.WSTOPPED)  # until each of its threads hangs
         loop.signal(signal.SIGUSR1)
         stored.signal(signal.SIGUSR1)
         wait_until(lambda: len(loop.seen(SENT)) == ORDERS, "the loop to send")
