@@ -44,9 +44,9 @@ def test_five_orders_take_two_seconds_each(broker: Broker, channel: Any) -> None
     assert [text.partition(":")[0] for text in texts[1:-1]] == [
         f"{what} ORD-00{n}" for n in range(1, 6) for what in ("Received", "Processed")
     ]
-    assert 10 <= float(last[1]) < 12
+    assert 10 <= float(last[1]) < 15
     begin, end = (datetime.fromisoformat(script.lines[n][:19]) for n in (1, 10))
-    assert 9 <= (end - begin).seconds <= 13, "the clock says so, too"
+    assert 9 <= (end - begin).seconds <= 16, "the clock says so, too"
     assert ready(channel) == 0
 
 

@@ -81,7 +81,7 @@ def test_demo_shows_both_sides_of_five_orders(broker: Broker, tmp_path: Path) ->
         assert script.seen(rf"^(consumer) \| .* Received ORD-00{number}")
         assert script.seen(rf"^(consumer) \| .* Processed ORD-00{number}")
     last = re.search(r"after ([\d.]+) s, .* took ([\d.]+) s$", script.lines[-1])
-    assert last and float(last[1]) < 5 and 10 <= float(last[2]) < 12
+    assert last and float(last[1]) < 5 and 10 <= float(last[2]) < 15
 
 
 def test_demo_leaves_the_users_own_orders_and_broker_alone(
