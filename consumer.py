@@ -38,10 +38,10 @@ QUEUES = {
         "x-dead-letter-exchange": DEFAULT_EXCHANGE,  # where rejected messages go
         "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
         "x-dead-letter-strategy": "at-least-once",  # none is lost on the way
-        "x-overflow": "reject-publish",  # when full; at-least-once needs it
-        "x-delivery-limit": 19,  # may come back 19 times, then it is rejected
+        "x-overflow": "reject-publish",  # required by at-least-once
+        "x-delivery-limit": 19,  # at most 20 deliveries, then rejected
     },
-    # In effect no limit: by default, 20 looks (each a return) delete a dead letter.
+    # In effect no limit: by default, a message put back over 20 times is deleted.
     DEAD_LETTER_QUEUE: {"x-queue-type": "quorum", "x-delivery-limit": 2_000_000_000},
 }
 # Trying again does not help if an error contains one of these words.
@@ -74,7 +74,7 @@ def amqp_nodes() -> list:
             nodes.append(pika.URLParameters(url))
         except Exception:  # the error may contain the password
             sys.exit("AMQP_URL must look like amqp://USER:PASSWORD@HOST:5672/VHOST")
-        nodes[-1].blocked_connection_timeout = 30  # s; RabbitMQ blocks if out of memory
+        nodes[-1].blocked_connection_timeout = 30  # seconds if RabbitMQ lacks memory
     return nodes
 
 
@@ -132,7 +132,7 @@ def handle(worker: Any, channel: Any, delivery: Any, _: Any, body: bytes) -> str
         futures.wait([work], timeout=0.2)
         channel.connection.process_data_events()  # heartbeats: we are alive
     order_id: str = work.result()
-    if not channel.consumer_tags:  # cancelled: queue deleted, or over consumer_timeout
+    if not channel.consumer_tags:  # cancelled: queue deleted, or work over 30 minutes
         logging.error(f"RabbitMQ has taken {order_id or 'a message'} back")
         return ""
     if stop.is_set():
@@ -149,7 +149,7 @@ def handle(worker: Any, channel: Any, delivery: Any, _: Any, body: bytes) -> str
 
 def consume(channel: Any, worker: Any) -> None:
     """Handle one message after the other."""
-    messages: list = []  # inside the callback, pika would not report a cancellation
+    messages: list = []  # handled below: in a callback, pika hides a cancellation
     channel.basic_qos(prefetch_count=1)  # one unacknowledged at a time
     channel.basic_consume(QUEUE, lambda *message: messages.append(message))
     logging.info("Waiting for orders. Ctrl-C: stop after the order in hand; twice: now")
@@ -196,7 +196,7 @@ def main() -> None:
                 told.clear()
                 consume(connection.channel(), worker)
         except AMQPError as error:
-            if any(words in str(error) for words in PERMANENT):
+            if any(word in str(error) for word in PERMANENT):
                 sys.exit(str(error))
             if str(error) not in told:
                 logging.warning(f"{error}; trying again every second")

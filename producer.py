@@ -40,10 +40,10 @@ QUEUES = {
         "x-dead-letter-exchange": DEFAULT_EXCHANGE,  # where rejected messages go
         "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
         "x-dead-letter-strategy": "at-least-once",  # none is lost on the way
-        "x-overflow": "reject-publish",  # when full; at-least-once needs it
-        "x-delivery-limit": 19,  # may come back 19 times, then it is rejected
+        "x-overflow": "reject-publish",  # required by at-least-once
+        "x-delivery-limit": 19,  # at most 20 deliveries, then rejected
     },
-    # In effect no limit: by default, 20 looks (each a return) delete a dead letter.
+    # In effect no limit: by default, a message put back over 20 times is deleted.
     DEAD_LETTER_QUEUE: {"x-queue-type": "quorum", "x-delivery-limit": 2_000_000_000},
 }
 # Trying again does not help if an error contains one of these words.
@@ -76,7 +76,7 @@ def amqp_nodes() -> list:
             nodes.append(pika.URLParameters(url))
         except Exception:  # the error may contain the password
             sys.exit("AMQP_URL must look like amqp://USER:PASSWORD@HOST:5672/VHOST")
-        nodes[-1].blocked_connection_timeout = 30  # s; RabbitMQ blocks if out of memory
+        nodes[-1].blocked_connection_timeout = 30  # seconds if RabbitMQ lacks memory
     return nodes
 
 
@@ -113,7 +113,7 @@ SAMPLES = """\
 
 class Order(NamedTuple):
     place: str  # FILE:LINE
-    number: int  # 1, 2, 3 ...
+    number: int
     order_id: str
     body: bytes
 
@@ -142,7 +142,7 @@ def publish(channel: Any, order: Order) -> None:
     """Publish an order, and wait until RabbitMQ confirms that it has stored it.
 
     Raises AMQPError if RabbitMQ refuses it, if the queue is gone (mandatory=True),
-    or if the connection ends before the confirmation.
+    or if the connection ends unconfirmed; the order may then be stored twice.
     """
     channel.basic_publish(
         DEFAULT_EXCHANGE, QUEUE, order.body, PROPERTIES, mandatory=True
@@ -168,7 +168,7 @@ def publish_all(orders: deque) -> None:
         except AMQPError as error:
             if not orders:
                 return  # it only failed to close the connection
-            if any(words in str(error) for words in PERMANENT):
+            if any(word in str(error) for word in PERMANENT):
                 sys.exit(str(error))
             if time.monotonic() > last_time + PATIENCE:
                 sys.exit(f"Giving up after {PATIENCE} s. {error}")
@@ -194,7 +194,7 @@ def main() -> None:
     def report(signal_number: int = 0, frame: Any = None) -> None:
         result = f"{total - len(orders)} of {total} orders stored"
         if orders:
-            result += f". The first that may not be stored: {orders[0].place}"
+            result += f". The first not confirmed: {orders[0].place}"
         logging.info(result)
         if signal_number:
             os._exit(1)  # at once, even if RabbitMQ does not answer

@@ -112,7 +112,7 @@ def test_refused_orders_are_not_called_stored(short_queue: str, tmp_path: Path) 
     stored, _ = result(script)
     with pika.BlockingConnection(pika.URLParameters(short_queue)) as connection:
         assert 200 <= stored == ready(connection.channel()) < 500
-    assert f"may not be stored: {path}:{stored + 1}" in script.out
+    assert f"first not confirmed: {path}:{stored + 1}" in script.out
     assert troubles(script) == ["0 message(s) NACKed"]
     assert "Giving up after 3 s" in script.lines[-1] and "NACK" in script.lines[-1]
 
@@ -144,7 +144,7 @@ def test_connection_that_ends_before_the_confirmation(broker: Broker, channel: A
         network.cut_at = PUBLISH
         with changed("impatient_producer", url=network.url()) as script:
             assert script.wait() == 1, script
-    assert result(script) == (0, 5) and "stored: SAMPLES:1" in script.out
+    assert result(script) == (0, 5) and "confirmed: SAMPLES:1" in script.out
     assert troubles(script)
     assert ready(channel) == 0
 
@@ -178,7 +178,7 @@ def test_order_larger_than_the_broker_takes(broker: Broker, channel: Any) -> Non
     options = {"url": broker.url(), "stdin": text}
     with changed("impatient_producer", "-", **options) as script:
         assert script.wait() == 1
-    assert result(script) == (1, 2) and "stored: -:2" in script.out
+    assert result(script) == (1, 2) and "confirmed: -:2" in script.out
     assert "larger than" in script.lines[-1]
     assert max(map(len, script.lines)) < 700
 
@@ -212,7 +212,7 @@ def test_gives_up_after_thirty_seconds(in_vain: dict[str, Script], kind: str) ->
     assert script.wait() == 1
     took = script.arrivals[-1] - script.started
     assert 30 <= took < 50, script
-    assert result(script) == (0, 5) and "stored: SAMPLES:1" in script.out
+    assert result(script) == (0, 5) and "confirmed: SAMPLES:1" in script.out
     why = {"no broker": "Connection refused", "alarm": "Blocked connection timeout"}
     assert "Giving up after 30 s" in script.lines[-1] and why[kind] in script.lines[-1]
 
@@ -244,7 +244,7 @@ def test_interrupted_before_the_confirmation(memory_alarm: Broker) -> None:
             assert script.wait() == 1
     assert time.monotonic() - asked < 20, "it waits for RabbitMQ, which does not listen"
     assert "Traceback" not in script.out
-    assert result(script) == (0, 5) and "stored: SAMPLES:1" in script.out
+    assert result(script) == (0, 5) and "confirmed: SAMPLES:1" in script.out
 
 
 def test_stopped_file_goes_on_at_the_line_that_it_names(broker: Broker, channel: Any, tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_stopped_file_goes_on_at_the_line_that_it_names(broker: Broker, channel:
             time.sleep(random.Random(seed).uniform(0, 0.5))
             script.signal()
             assert script.wait() == 1, script
-    named = re.search(r"may not be stored: .*:(\d+)$", script.lines[-1])
+    named = re.search(r"first not confirmed: .*:(\d+)$", script.lines[-1])
     assert named and int(named[1]) == result(script)[0] + 1
     rest = path.read_bytes().splitlines(keepends=True)[int(named[1]) - 1 :]
     with producer(broker, "-", stdin=b"".join(rest)) as script:
