@@ -42,10 +42,10 @@ class Network:
         self._target = port
         self._closing = threading.Event()
         self._links: list[Link] = []
-        self._threads: set[threading.Thread] = set()
+        self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self._spawn(self._accept)
+        self._acceptor = self._spawn(self._accept)
 
     def url(self, query: str = "") -> str:
         """Return the AMQP URL that leads through this network."""
@@ -77,10 +77,10 @@ class Network:
         for link in list(self._links):
             link.close()
 
-    def _spawn(self, target: Any, *arguments: Any) -> None:
+    def _spawn(self, target: Any, *arguments: Any) -> threading.Thread:
         thread = threading.Thread(target=target, args=arguments, daemon=True)
-        self._threads.add(thread)
         thread.start()
+        return thread
 
     def _accept(self) -> None:
         while not self._closing.is_set():
@@ -94,8 +94,8 @@ class Network:
                 for end in (link.client, link.broker):
                     end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._links.append(link)
-                self._spawn(self._pass_on, link, link.client, link.broker)
-                self._spawn(self._pass_on, link, link.broker, link.client)
+                for way in ((link.client, link.broker), (link.broker, link.client)):
+                    self._threads.append(self._spawn(self._pass_on, link, *way))
 
     def _pass_on(self, link: Link, source: socket.socket, sink: socket.socket) -> None:
         tail, passed = b"", 0
@@ -134,9 +134,10 @@ class Network:
         self._closing.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
-        for link in list(self._links):
+        self._acceptor.join(10)  # from now on there are no new links
+        for link in self._links:
             link.close()
-        for thread in list(self._threads):
+        for thread in self._threads:
             thread.join(10)
         for link in self._links:
             link.client.close()
