@@ -74,7 +74,7 @@ def amqp_nodes() -> list:
             nodes.append(pika.URLParameters(url))
         except Exception:  # the error may contain the password
             sys.exit("AMQP_URL must look like amqp://USER:PASSWORD@HOST:5672/VHOST")
-        nodes[-1].blocked_connection_timeout = 30  # seconds if RabbitMQ lacks memory
+        nodes[-1].blocked_connection_timeout = 30  # seconds RabbitMQ may block us
     return nodes
 
 
@@ -96,7 +96,7 @@ def connect() -> pika.BlockingConnection:
 
 
 processing_time = 2.0  # seconds
-stop = threading.Event()  # set by Ctrl-C
+stop = threading.Event()  # set by Ctrl-C or SIGTERM
 
 
 def process_order(order: dict) -> None:
@@ -127,16 +127,16 @@ def process_message(body: bytes, redelivered: bool) -> str:
 
 def handle(worker: Any, channel: Any, delivery: Any, _: Any, body: bytes) -> str:
     """Have a message processed, then acknowledge or reject it. Return the order_id."""
-    work = worker.submit(process_message, body, delivery.redelivered)
+    work = worker.submit(process_message, body, delivery.redelivered)  # in a thread
     while not work.done():
         futures.wait([work], timeout=0.2)
         channel.connection.process_data_events()  # heartbeats: we are alive
     order_id: str = work.result()
-    if not channel.consumer_tags:  # cancelled: queue deleted, or work over 30 minutes
+    if not channel.consumer_tags:  # cancelled: queue deleted, or no ack for 30 minutes
         logging.error(f"RabbitMQ has taken {order_id or 'a message'} back")
         return ""
     if stop.is_set():
-        # Cancel first: the acknowledgement would let RabbitMQ deliver the next order.
+        # Cancel first, or RabbitMQ delivers the next order. Acknowledging still works.
         channel.stop_consuming()
     if order_id:
         # Now RabbitMQ deletes the order. Without this, it would deliver it again.
@@ -149,7 +149,7 @@ def handle(worker: Any, channel: Any, delivery: Any, _: Any, body: bytes) -> str
 
 def consume(channel: Any, worker: Any) -> None:
     """Handle one message after the other."""
-    messages: list = []  # handled below: in a callback, pika hides a cancellation
+    messages: list = []  # handled below: a callback would not see a cancellation
     channel.basic_qos(prefetch_count=1)  # one unacknowledged at a time
     channel.basic_consume(QUEUE, lambda *message: messages.append(message))
     logging.info("Waiting for orders. Ctrl-C: stop after the order in hand; twice: now")

@@ -76,7 +76,7 @@ def amqp_nodes() -> list:
             nodes.append(pika.URLParameters(url))
         except Exception:  # the error may contain the password
             sys.exit("AMQP_URL must look like amqp://USER:PASSWORD@HOST:5672/VHOST")
-        nodes[-1].blocked_connection_timeout = 30  # seconds if RabbitMQ lacks memory
+        nodes[-1].blocked_connection_timeout = 30  # seconds RabbitMQ may block us
     return nodes
 
 
@@ -142,7 +142,7 @@ def publish(channel: Any, order: Order) -> None:
     """Publish an order, and wait until RabbitMQ confirms that it has stored it.
 
     Raises AMQPError if RabbitMQ refuses it, if the queue is gone (mandatory=True),
-    or if the connection ends unconfirmed; the order may then be stored twice.
+    or if the connection ends first; trying again may then store it twice.
     """
     channel.basic_publish(
         DEFAULT_EXCHANGE, QUEUE, order.body, PROPERTIES, mandatory=True
