@@ -1,8 +1,10 @@
 """A RabbitMQ node of the tests' own, and how to wait for a condition."""
 
+import contextlib
 import os
 import secrets
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +20,8 @@ from pytest_rabbitmq.factories.executor import RabbitMqExecutor
 LIMIT = 60.0  # seconds: far more than anything here takes on a slow machine
 
 Result = TypeVar("Result")
+
+reservations: list[socket.socket] = []  # bound to ports, but they do not listen
 
 
 def wait_until(condition: Callable[[], Result | None], what: str, limit: float = LIMIT) -> Result:
@@ -48,10 +52,18 @@ def server_program(name: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return different free ports, none of which an outgoing connection may draw."""
+    """Return different free ports, none of which an outgoing connection may draw.
+
+    Until this process ends nobody else draws them, even while their node is down.
+    """
     ports: list[int] = []
     while len(ports) < count:
-        ports.append(port_for.select_random(exclude_ports=ports))
+        reservation = socket.socket()
+        with contextlib.suppress(OSError):  # another process was faster
+            reservation.bind(("127.0.0.1", port_for.select_random()))
+            reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a node may listen there
+            reservations.append(reservation)
+            ports.append(reservation.getsockname()[1])
     return ports
 
 
