@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from consumer import parse_order
@@ -88,6 +88,7 @@ nearly = st.builds(
 cut = st.builds(lambda whole, end: whole[:end], orders, st.integers(0, 99))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # it may be the machine
 @given(st.binary() | orders | nearly | cut)
 @example(b"[" * 200_000)
 @example(b"\xef\xbb\xbf" + line("A"))
