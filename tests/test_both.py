@@ -110,7 +110,6 @@ def test_tries_again_after_a_pause(broker: Broker, path: Path) -> None:
 
 def test_both_wait_for_the_broker(tmp_path: Path) -> None:
     broker = Broker(tmp_path)
-    broker.port = free_ports(1)[0]
     with consumer(broker) as worker, changed("patient_producer", url=broker.url()) as sender:
         for script in (worker, sender):
             script.wait_for(f"guest@127.0.0.1:{broker.port}: Connection refused. Is it running")

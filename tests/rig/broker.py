@@ -71,8 +71,7 @@ class Broker(RabbitMqExecutor):
     """A RabbitMQ node of our own on 127.0.0.1, all of its files in `folder`.
 
     `config` is the text of its rabbitmq.conf. start(), stop() and kill() may follow one
-    another in any order; what is in `folder` survives them. `port` is 0 until the first
-    start; who must know it earlier sets it, and then it stays.
+    another in any order; what is in `folder` survives them.
     """
 
     def __init__(self, folder: Path, config: str = "", **environment: str) -> None:
@@ -80,73 +79,52 @@ class Broker(RabbitMqExecutor):
         (folder / "plugins").write_text("[].\n")
         (folder / "rabbitmq.conf").write_text(config)
         self.node_name = f"orders-{secrets.token_hex(4)}@localhost"
+        port, distribution_port, epmd_port = free_ports(3)
         super().__init__(
             server_program("rabbitmq-server"),
             "127.0.0.1",
-            0,  # the ports: see _settle()
-            0,
+            port,
+            distribution_port,
             server_program("rabbitmqctl"),
             logpath=folder,
             path=folder,
             plugin_path=folder,
             node_name=self.node_name,
         )
-        self._folder = self._home = folder  # _home: where the node itself writes
+        self._folder = folder
         self._cwd = str(folder)  # where a node that is killed may leave a dump
-        self._environment = {
+        self._envvars |= {
             "HOME": str(folder),  # for the Erlang cookie
             "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(epmd_port),  # an epmd of its own, which ends with it
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
             "RABBITMQ_CONF_ENV_FILE": os.devnull,
+            "RABBITMQ_LOG_BASE": str(folder / "log"),
+            "RABBITMQ_PID_FILE": str(folder / "pid"),
             # So the start script becomes the broker: kill() hits it.
             "RUNNING_UNDER_SYSTEMD": "true",
             **environment,
         }
 
     def start(self) -> "Broker":
-        """Boot it; once more if that fails.
-
-        The first time of all, that is on other ports and in another folder. Later, when
-        orders are in it, it is in the same place.
-        """
-        wanted, new = self.port, self._home == self._folder
-        if new:
-            self._settle("first", wanted)
+        """Boot it; once more if that fails."""
         try:
             return self._boot()
         except RuntimeError as error:
             print(error, file=sys.stderr)
-        if new:
-            self._settle("second", wanted)
         return self._boot()
-
-    def _settle(self, name: str, wanted: int) -> None:
-        """Choose the ports and the folder in which the node writes."""
-        port, distribution_port, epmd_port = free_ports(3)
-        self.port = wanted or port
-        self._home = self._folder / name
-        self._home.mkdir()
-        self._envvars.update(
-            RABBITMQ_NODE_PORT=str(self.port),
-            RABBITMQ_DIST_PORT=str(distribution_port),
-            ERL_EPMD_PORT=str(epmd_port),  # an epmd of its own, which ends with it
-            RABBITMQ_MNESIA_BASE=str(self._home / "mnesia"),
-            RABBITMQ_LOG_BASE=str(self._home / "log"),
-            RABBITMQ_PID_FILE=str(self._home / "pid"),
-        )
-        self._envvars.update(self._environment)
 
     def _boot(self) -> "Broker":
         """Start it. If that fails, raise RuntimeError with the end of what it wrote."""
-        output = self._home / "output"
+        output = self._folder / "output"
         try:
             with output.open("a") as self._stdout:
                 self._stderr = self._stdout
                 super().start()
         except ExecutorError as error:
             lines = [f"RabbitMQ does not boot: {error}"]
-            for path in [*self._home.glob("log/*.log"), output]:
+            for path in [*self._folder.glob("log/*.log"), output]:
                 lines += path.read_text(errors="replace").splitlines()[-80:]
             raise RuntimeError("\n".join(line[:300] for line in lines)) from None
         return self
