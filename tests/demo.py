@@ -21,6 +21,7 @@ from collections.abc import Iterator
 import pika
 
 from rig.broker import wait_until
+from rig.orders import counts
 from rig.programs import Connection, own_broker, run
 from rig.scripts import CONSUMER, PRODUCER, ROOT, Script
 
@@ -37,10 +38,10 @@ def obstacle(url: str) -> str:
     try:
         with Connection(pika.URLParameters(url)) as connection:
             try:
-                state = connection.channel().queue_declare("orders", passive=True).method
+                found = counts(connection.channel())
             except pika.exceptions.ChannelClosedByBroker:
                 return ""  # there is no such queue yet
-            in_use = state.message_count or state.consumer_count
+            in_use = found.message_count or found.consumer_count
             return "its queue orders is in use" if in_use else ""
     except Exception as error:  # pika raises many kinds
         text = repr(error)
