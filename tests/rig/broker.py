@@ -1,5 +1,6 @@
 """A RabbitMQ node of the tests' own, and how to wait for a condition."""
 
+import atexit
 import contextlib
 import os
 import secrets
@@ -14,8 +15,12 @@ from urllib.parse import quote
 
 import pika
 import port_for
+from mirakuru.base import cleanup_subprocesses
 from mirakuru.exceptions import ExecutorError
 from pytest_rabbitmq.factories.executor import RabbitMqExecutor
+
+# At exit, mirakuru would kill any node that has our pid's digits in its random mark.
+atexit.unregister(cleanup_subprocesses)
 
 LIMIT = 60.0  # seconds: far more than anything here takes on a slow machine
 
@@ -91,6 +96,7 @@ class Broker(RabbitMqExecutor):
             plugin_path=folder,
             node_name=self.node_name,
         )
+        self._timeout = 110  # seconds; both tries fit into pytest's timeout
         self._folder = folder
         self._cwd = str(folder)  # where a node that is killed may leave a dump
         self._envvars |= {
@@ -141,6 +147,6 @@ class Broker(RabbitMqExecutor):
         """Tell whether the node lets a client in."""
         try:
             self.connect().close()
-        except (pika.exceptions.AMQPError, OSError):
+        except Exception:  # pika raises many kinds
             return False
         return True
