@@ -103,6 +103,7 @@ class Soak:
             channel = connection.channel()
             wait_until(lambda: ready(channel) == 0, "an empty queue", 600)
             for script in self.consumers:
+                script.wait_for("Waiting for orders")
                 script.stop()
             left = drain(channel)
             with contextlib.suppress(AssertionError):  # then they are counted as lost

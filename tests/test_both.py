@@ -23,7 +23,7 @@ def works(path: Path, **options: Any) -> Script:
     seconds = ["--processing-time", 0] if path == CONSUMER else []
     with Script(path, *seconds, **options) as script:
         if path == CONSUMER:
-            script.wait_for(r"\(5 orders in ")
+            script.wait_for("Processed ORD-005")
             script.stop()
         assert script.wait() == 0, script
     return script
@@ -102,7 +102,7 @@ def test_tries_again_after_a_pause(broker: Broker, path: Path) -> None:
             wait_until(lambda: network.connections >= first + 3, "three more attempts")
             script.signal()
             assert script.wait() == (1 if path == PRODUCER else 0)
-        assert script.arrivals[-1] - begin > 2
+        assert script.arrivals[-1] - begin > 1
     assert troubles(script)
     end = "0 of 5 orders stored. .*: SAMPLES:1" if path == PRODUCER else "Stopped"
     assert re.fullmatch(f".{{24}}{end}", script.lines[-1])
@@ -188,7 +188,6 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, authority: Path) -> Iterat
         ssl_options.keyfile = {authority}/server.pem
     """
     broker = Broker(tmp_path_factory.mktemp("guarded"), config)
-    # Whether a node is up is asked as guest, who is not there.
     with running(broker):
         yield broker, port
 

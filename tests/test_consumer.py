@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterator
 from datetime import datetime
 from functools import partial
-from signal import SIGINT, SIGTERM
+from signal import SIGINT, SIGKILL, SIGTERM
 from typing import Any
 
 import pika
@@ -36,7 +36,7 @@ def untouched(channel: Any) -> list[str]:
 def test_five_orders_take_two_seconds_each(broker: Broker, channel: Any) -> None:
     with Script(CONSUMER, url=broker.url()) as script, producer(broker) as sender:
         assert sender.wait() == 0
-        last = script.wait_for(r"Processed ORD-005 \(5 orders in (\d+\.\d\d) s\)$")
+        last = script.wait_for(r"Processed ORD-005 \((\d) orders? in (\d+\.\d\d) s\)$")
         script.stop()
     texts = [re.sub(r"^\S+ \S+ | \(.*", "", text) for text in script.lines]
     assert texts[0].startswith("Waiting for orders. Ctrl-C")
@@ -44,24 +44,26 @@ def test_five_orders_take_two_seconds_each(broker: Broker, channel: Any) -> None
     assert [text.partition(":")[0] for text in texts[1:-1]] == [
         f"{what} ORD-00{n}" for n in range(1, 6) for what in ("Received", "Processed")
     ]
-    assert 10 <= float(last[1]) < 15
+    # Less than five if RabbitMQ kept it waiting, as an empty queue does.
+    assert 2 * int(last[1]) <= float(last[2]) < 15
     begin, end = (datetime.fromisoformat(script.lines[n][:19]) for n in (1, 10))
     assert 9 <= (end - begin).seconds <= 16, "the clock says so, too"
     assert ready(channel) == 0
 
 
 def test_counts_anew_when_the_queue_was_empty(broker: Broker, channel: Any) -> None:
-    put(channel, line("A"), line("B"))
+    put(channel, *map(line, "ABCDEFGH"))
     with consumer(broker, 0.2) as script:
-        script.wait_for("Processed B")
+        script.wait_for("Processed H")
         before = psutil.Process(script.process.pid).cpu_times().user
-        time.sleep(3)  # the idle time: much longer than the work
+        time.sleep(5)  # the idle time: much longer than the work
         after = psutil.Process(script.process.pid).cpu_times().user
-        put(channel, line("C"))
-        script.wait_for("Processed C")
+        put(channel, line("I"))
+        script.wait_for("Processed I")
     totals = re.findall(r"\((\d) orders? in (\d+\.\d\d) s\)", script.out)
-    assert [int(count) for count, _ in totals] == [1, 2, 1]
-    assert float(totals[2][1]) < 3
+    counts = [int(count) for count, _ in totals]
+    assert counts[0] == counts[-1] == 1 and max(counts) > 1
+    assert float(totals[-1][1]) < 5
     assert after - before < 0.5, "it keeps a core busy while it waits"
 
 
@@ -88,7 +90,7 @@ def test_signal_finishes_the_order_in_hand_and_touches_no_other(
     broker: Broker, channel: Any, number: int
 ) -> None:
     put(channel, *map(line, "ABC"))
-    with consumer(broker, 3) as script:
+    with consumer(broker, 5) as script:
         script.wait_for("Received A")
         script.stop(number)
     assert processed(script) == ["A"]
@@ -127,9 +129,11 @@ def test_second_signal_ends_it_and_gives_the_order_back(broker: Broker, channel:
     with consumer(broker, 600) as script:
         script.wait_for("Received A")
         script.signal()
-        time.sleep(0.5)  # two signals at the same moment are one
+        time.sleep(0.5)
         assert not script.ended()
-        script.signal()
+        while not script.ended():  # two signals at the same moment are one
+            script.signal()
+            time.sleep(0.1)
         assert script.wait() == -SIGINT
     wait_until(lambda: ready(channel) == 1, "the order is back")
     ((method, _, _),) = messages(channel)
@@ -176,13 +180,12 @@ def test_failed_work_is_dead_lettered_with_its_traceback(broker: Broker, channel
 
 def test_order_that_crashes_twenty_consumers_is_dead_lettered(broker: Broker, channel: Any) -> None:
     put(channel, line("CRASHES"), line("A"))
-    crashes = 0
-    while ready(channel, "orders.dead") == 0:
-        assert crashes < 25, "it comes again and again"
+    for _ in range(20):
+        wait_until(lambda: ready(channel) == 2, "it is back")
         with changed("crashing_consumer", url=broker.url()) as script:
-            wait_until(lambda: script.ended() or "Processed A" in script.out, "an end")  # noqa: B023
-        crashes += "Received CRASHES" in script.out
-    assert crashes == 20
+            assert script.wait() == -SIGKILL
+        assert "Received CRASHES" in script.out
+    wait_until(lambda: ready(channel, "orders.dead") == 1, "it is dead")
     ((_, properties, body),) = messages(channel, "orders.dead")
     assert body == line("CRASHES")
     assert properties.headers["x-death"][0]["reason"] == "delivery_limit"
@@ -228,9 +231,9 @@ def test_rejected_message_waits_for_its_dead_letter_queue(impatient_node: Broker
 
 
 def test_work_that_blocks_is_done_once(broker: Broker, channel: Any) -> None:
-    """RabbitMQ closes a connection that is silent for two heartbeats, here 4 s."""
+    """RabbitMQ closes a connection that is silent for two heartbeats, here 6 s."""
     put(channel, line("A"))
-    with consumer(broker, 7, url=broker.url(query="?heartbeat=2")) as script:
+    with consumer(broker, 10, url=broker.url(query="?heartbeat=3")) as script:
         script.wait_for("Processed A")
         script.stop()
     assert len(script.lines) == 4, "no connection was lost"
@@ -279,7 +282,7 @@ def test_order_taken_back_after_consumer_timeout_is_not_called_processed(impatie
 
 def test_order_of_a_queue_deleted_in_mid_work_is_not_called_processed(broker: Broker, channel: Any) -> None:
     put(channel, line("A"))
-    with consumer(broker, 3) as script:
+    with consumer(broker, 5) as script:
         script.wait_for("Received A")
         channel.queue_delete("orders")
         script.wait_for("RabbitMQ has taken A back")

@@ -38,8 +38,7 @@ def test_five_orders_take_as_many_rounds_as_the_consumers_need(results: Result) 
     for count, result in took.items():
         assert sum(result["orders_each"]) == 5
         assert result["theory_s"] == pytest.approx(math.ceil(5 / count) * WORK)
-    assert took[5]["measured_s"] < took[1]["measured_s"]
-    assert took[1]["measured_s"] > 2.5 * WORK, "less than the work"
+    assert took[5]["orders_each"] == [1] * 5
     limit, no_limit = results["prefetch"]
     assert no_limit["orders_each"] == {"slow": 5, "fast": 5}
     assert limit["orders_each"]["fast"] > 5

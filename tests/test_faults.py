@@ -152,7 +152,7 @@ def test_network_gone_silent_is_found_out_by_the_heartbeat(
     orders = names("B", 50)
     with Network(broker.port) as network:
         url = network.url("?heartbeat=2")
-        with consumer(broker, 3, url=url) as worker:
+        with consumer(broker, 5, url=url) as worker:
             worker.wait_for("Waiting for orders")
             network.hold_up_at(PUBLISH)
             file = write_orders(tmp_path / "orders", orders)

@@ -81,7 +81,7 @@ def test_demo_shows_both_sides_of_five_orders(broker: Broker, tmp_path: Path) ->
         assert script.seen(rf"^(consumer) \| .* Received ORD-00{number}")
         assert script.seen(rf"^(consumer) \| .* Processed ORD-00{number}")
     last = re.search(r"after ([\d.]+) s, .* took ([\d.]+) s$", script.lines[-1])
-    assert last and float(last[1]) < 5 and 10 <= float(last[2]) < 15
+    assert last and float(last[1]) < float(last[2]) and 5 < float(last[2]) < 15
 
 
 def test_demo_leaves_the_users_own_orders_and_broker_alone(
@@ -151,7 +151,7 @@ def test_five_orders_outlive_down_up_and_kill(compose: Any) -> None:
     compose("kill", "--signal", "SIGKILL")
     compose("up", "-d", "--wait")
     with Script(CONSUMER, "--processing-time", 0, url=url) as script:
-        script.wait_for(r"Processed ORD-005 \(5 orders in ")
+        script.wait_for("Processed ORD-005")
         script.stop()
 
 

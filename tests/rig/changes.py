@@ -96,11 +96,11 @@ def crashing_consumer() -> None:
 
 
 def telling_consumer() -> None:
-    """Says when its work of three seconds begins and ends. It fails at FAILS."""
+    """Says when its work of five seconds begins and ends. It fails at FAILS."""
 
     def work(order: Order) -> None:
         print("begin", order["order_id"], flush=True)
-        time.sleep(3)
+        time.sleep(5)
         print("end", order["order_id"], flush=True)
         if order["order_id"] == "FAILS":
             raise RuntimeError("the card was declined")
