@@ -75,6 +75,8 @@ class Script:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # An interrupt in the middle of wait() can leave its lock locked for ever.
+        self.process._waitpid_lock = threading.Lock()  # type: ignore[attr-defined]
         self.process.kill()
         self.wait()
 
