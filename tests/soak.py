@@ -8,24 +8,18 @@ import argparse
 import contextlib
 import itertools
 import random
-import re
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
 from pathlib import Path
 
-import pika
-
 from rig.broker import Broker, let_new_queues_settle, wait_until
-from rig.notes import Notes
-from rig.orders import drain, names, ready, write_orders
+from rig.orders import drain, names, put, ready, write_orders
 from rig.programs import own_broker, run
-from rig.scripts import Script
+from rig.scripts import PATIENT, PRODUCER, Script, changed, stored, telling_consumer
 
-PRODUCERS, CONSUMERS = 2, 3
+PRODUCERS, CONSUMERS, BATCH = 2, 3, 1_000  # orders in a producer's file
 # The faults, each time in another order.
 ROUND = ["consumer killed"] * 6 + ["broker killed", "broker stopped"]
-BATCH = 500  # orders in a file
 
 
 class Soak:
@@ -33,100 +27,90 @@ class Soak:
 
     def __init__(self, broker: Broker, folder: Path, seed: int) -> None:
         self.broker, self.folder, self.draw = broker, folder, random.Random(seed)
-        self.stored = Notes(folder / "stored")  # what RabbitMQ has confirmed, exactly
-        self.done = Notes(folder / "done")  # what consumers have worked off
-        self.rubbish: set[str] = set()  # what has to end in orders.dead
+        self.producers: dict[Path, Script] = {}  # by the file that each publishes
         self.consumers: list[Script] = []
+        self.names = (f"FILE{number}" for number in itertools.count(1))
         self.faults = dict.fromkeys(ROUND, 0)
-        self.ending = threading.Event()  # producers finish the file in hand
-        self.aborted = threading.Event()  # they do not
+        # Only this is kept of what scripts said that have ended: they say a lot.
+        self.stored: set[str] = set()
+        self.done: Counter[str] = Counter()
+        self.rubbish: set[str] = set()  # what has to end in orders.dead
 
-    def start(self) -> None:
-        """Have the queues declared, and start the consumers."""
-        self.publish("FIRST", 5)
-        let_new_queues_settle()
-        for _ in range(CONSUMERS):
-            self.add_consumer()
+    def publish(self, count: int) -> None:
+        """Start a producer, with a file of its own."""
+        name = next(self.names)
+        path = write_orders(self.folder / name, names(name, count))
+        self.producers[path] = changed(PRODUCER, PATIENT, path, url=self.broker.url())
+
+    def collect_stored(self, wait: bool) -> None:
+        """Note what producers have stored that have ended, or wait until all have."""
+        for path, script in list(self.producers.items()):
+            if wait or script.ended():
+                with script:
+                    assert script.wait(120) == 0, script
+                ids = stored(script)
+                assert len(ids) == len(path.read_bytes().splitlines()), script
+                self.stored.update(ids)
+                path.unlink()
+                del self.producers[path]
+
+    def publish_for(self, seconds: float) -> None:
+        """Let producers run for so long, file after file."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.collect_stored(wait=False)
+            for _ in range(PRODUCERS - len(self.producers)):
+                self.publish(BATCH)
+            time.sleep(0.05)
 
     def add_consumer(self) -> None:
-        """Start a consumer."""
-        self.consumers.append(self.done.consumer(self.broker.url()))
-
-    def produce(self, number: int) -> None:
-        """Publish file after file."""
-        for turn in itertools.count():
-            if self.ending.is_set():
-                return
-            self.publish(f"P{number}-{turn}", BATCH)
-
-    def publish(self, name: str, count: int) -> None:
-        """Have the producer publish a file of orders, and check what it says of it."""
-        ids = names(name, count)
-        path = write_orders(self.folder / name, ids)
-        with self.stored.producer(self.broker.url(), path) as script:
-            wait_until(lambda: self.aborted.is_set() or script.ended(), "its end", 120)
-            if self.aborted.is_set():
-                return
-            status = script.wait()
-        confirmed = self.stored.count()
-        stored = sum(order_id in confirmed for order_id in ids)
-        found = re.search(r"(\d+) of \d+ orders stored", script.out)
-        assert found and int(found[1]) == stored, script
-        assert (status == 0) == (stored == count), script
-        path.unlink()
+        """Start a consumer that says what it has done, even if it is killed then."""
+        self.consumers.append(telling_consumer(self.broker.url()))
 
     def fail(self, fault: str) -> None:
         """Let one thing go wrong, and mend it."""
         self.faults[fault] += 1
         if fault == "consumer killed":
-            victim = self.consumers.pop(self.draw.randrange(CONSUMERS))
-            victim.process.kill()
-            victim.wait()
+            with self.consumers.pop(self.draw.randrange(CONSUMERS)) as victim:
+                pass  # it is killed here
+            self.done.update(victim.texts("^end (.*)"))
             self.add_consumer()
-            self.publish_rubbish(f"RUBBISH-{self.faults[fault]}")
+            rubbish = f"RUBBISH-{self.faults[fault]}"
+            with self.broker.connect() as connection:
+                put(connection.channel(), rubbish.encode())
+            self.rubbish.add(rubbish)
         else:
             (self.broker.kill if fault == "broker killed" else self.broker.stop)()
             self.broker.start()
 
-    def publish_rubbish(self, text: str) -> None:
-        """Publish a message that no consumer can read."""
-        with self.broker.connect() as connection:
-            channel = connection.channel()
-            channel.confirm_delivery()
-            properties = pika.BasicProperties(delivery_mode=2)
-            channel.basic_publish("", "orders", text, properties, mandatory=True)
-        self.rubbish.add(text)
-
     def end(self) -> dict[str, int]:
-        """Let the consumers finish all there is, and count."""
+        """Let the scripts finish all there is, and count."""
+        self.collect_stored(wait=True)
         with self.broker.connect() as connection:
             channel = connection.channel()
             wait_until(lambda: ready(channel) == 0, "an empty queue", 600)
             for script in self.consumers:
                 script.wait_for("Waiting for orders")
                 script.stop()
+                self.done.update(script.texts("^end (.*)"))
             left = drain(channel)
             with contextlib.suppress(AssertionError):  # then they are counted as lost
-                dead_letters = len(self.rubbish)
-                wait_until(lambda: ready(channel, "orders.dead") >= dead_letters, "them")
+                wait_until(lambda: ready(channel, "orders.dead") >= len(self.rubbish), "them")
             dead = drain(channel, "orders.dead")
-        done = self.done.count()
-        confirmed = self.stored.count().keys() | self.rubbish
+        published = self.stored | self.rubbish
         return {
-            "published and confirmed": len(confirmed),
-            "processed at least once": len(done),
-            "processed more than once": sum(number > 1 for number in done.values()),
+            "published and confirmed": len(published),
+            "processed at least once": len(self.done),
+            "processed more than once": sum(number > 1 for number in self.done.values()),
             "dead-lettered": len(dead),
-            "lost": len(confirmed - done.keys() - dead.keys() - left.keys()),
+            "lost": len(published - self.done.keys() - dead.keys() - left.keys()),
         }
 
     def clean_up(self) -> None:
         """End everything at once."""
-        self.ending.set()
-        self.aborted.set()
-        for script in self.consumers:
-            script.process.kill()
-            script.wait()
+        with contextlib.ExitStack() as stack:
+            for script in [*self.producers.values(), *self.consumers]:
+                stack.enter_context(script)  # which kills it
 
 
 def soak(seconds: float, seed: int) -> dict[str, int]:
@@ -134,25 +118,19 @@ def soak(seconds: float, seed: int) -> dict[str, int]:
     with contextlib.ExitStack() as stack:
         broker, folder = stack.enter_context(own_broker("soak"))
         this = Soak(broker, folder, seed)
-        pool = stack.enter_context(ThreadPoolExecutor(PRODUCERS))
         stack.callback(this.clean_up)
-        this.start()
-        about = f"seed {seed}, {seconds:g} s, RabbitMQ on port {broker.port}"
-        print(about, flush=True)
-        producers = [pool.submit(this.produce, number) for number in range(PRODUCERS)]
-        deadline = time.monotonic() + seconds
-        faults = itertools.chain.from_iterable(this.draw.sample(ROUND, len(ROUND)) for _ in itertools.count())
+        print(f"seed {seed}, {seconds:g} s, RabbitMQ on port {broker.port}", flush=True)
+        for _ in range(CONSUMERS):
+            this.add_consumer()
+        this.consumers[0].wait_for("Waiting for orders")  # it has declared the queues
+        let_new_queues_settle()
+        deadline, faults = time.monotonic() + seconds, list[str]()
         while time.monotonic() < deadline or not all(this.faults.values()):
-            this.ending.wait(this.draw.uniform(0.2, 1.5))
-            this.fail(next(faults))
-            for producer in producers:
-                assert producer.running() or producer.result() is None
-        this.ending.set()
-        for producer in producers:
-            producer.result()
+            this.publish_for(this.draw.uniform(0.2, 1.5))
+            faults = faults or this.draw.sample(ROUND, len(ROUND))
+            this.fail(faults.pop())
         counts = this.end()
-    faults_told = [f"{fault}: {number} times" for fault, number in this.faults.items()]
-    print("  ".join(faults_told))
+    print("  ".join(f"{fault}: {number} times" for fault, number in this.faults.items()))
     for what, number in counts.items():
         print(f"{what + ':':26}{number:8}")
     return counts
@@ -161,9 +139,8 @@ def soak(seconds: float, seed: int) -> dict[str, int]:
 def main() -> int:
     """Return 1 if an order was lost."""
     parser = argparse.ArgumentParser(prog="tests/run soak", description=__doc__)
-    add = parser.add_argument
-    add("SECONDS", nargs="?", type=float, default=120, help="default: 120")
-    add("--seed", type=int, default=random.randrange(1_000_000), metavar="N")
+    parser.add_argument("SECONDS", nargs="?", type=float, default=120, help="default: 120")
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), metavar="N")
     options = parser.parse_args()
     return int(soak(options.SECONDS, options.seed)["lost"] > 0)
 

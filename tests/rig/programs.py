@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pika
-import psutil
 
 from rig.broker import Broker
 
@@ -27,6 +26,7 @@ class Connection(pika.BlockingConnection):  # type: ignore[misc]
     """
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        """Close it."""
         if kind is not KeyboardInterrupt:
             super().__exit__(kind, error, traceback)
 
@@ -35,6 +35,7 @@ class OwnBroker(Broker):
     """A RabbitMQ node of a program's own."""
 
     def connect(self) -> Connection:
+        """Return a connection of the program's own."""
         return Connection(pika.URLParameters(self.url()))
 
 
@@ -76,25 +77,9 @@ def progress(text: str) -> None:
     print(f"{elapsed:5.0f} s  {text}", file=sys.stderr, flush=True)
 
 
-def family(pid: int) -> list[psutil.Process]:
-    """Return the process and all that it has started, as far as they run."""
-    try:
-        process = psutil.Process(pid)
-        return [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
 def versions(broker: Broker) -> str:
     """Return what was measured with, in words."""
     with broker.connect() as connection:
         server = connection._impl.server_properties["version"]
-    python = platform.python_version()
-    cores = os.cpu_count()
+    python, cores = platform.python_version(), os.cpu_count()
     return f"RabbitMQ {server}, pika {pika.__version__}, Python {python}, {cores} cores"
-
-
-def table(head: list[str], rows: list[list[object]]) -> str:
-    """Return a Markdown table."""
-    lines: list[list[object]] = [[*head], ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in lines)

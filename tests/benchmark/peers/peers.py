@@ -1,7 +1,8 @@
-"""What ours is compared with: python peers.py FUNCTION [SETTING] [FILE TO PUBLISH]."""
+"""What ours is compared with: python peers.py LIBRARY [FILE TO PUBLISH [ORDERS AT ONCE]]."""
 
 import asyncio
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -9,98 +10,93 @@ from pathlib import Path
 URL = os.environ["AMQP_URL"]
 QUEUE = "orders"
 QUORUM = {"x-queue-type": "quorum"}
+# force, and the real stderr: Dramatiq has put its own in their place.
+logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.__stderr__, force=True)
 
 
-def orders(file):
-    return Path(file).read_bytes().splitlines()
+def stored(body):
+    """Log what producer.py logs; as a warning, as the libraries inform of things, too."""
+    logging.warning(f"Stored {json.loads(body)['order_id']!r}")
 
 
 def process_order(order):
-    """Write two lines, to the real stdout: some workers put a log in its place."""
-    print("Received", order["order_id"], file=sys.__stdout__, flush=True)
-    print("Processed", order["order_id"], file=sys.__stdout__, flush=True)
+    """Log what consumer.py logs, and do no work."""
+    logging.warning(f"Received {order['order_id']!r}: {order['customer']!r}")
+    logging.warning(f"Processed {order['order_id']!r}")
 
 
-def pika(setting, file=None):
-    """Do as RabbitMQ's tutorial does in part two."""
-    from pika import BasicProperties, BlockingConnection, DeliveryMode, URLParameters
+def pika(bodies):
+    """Publish confirmed, or do what the worker in part two of RabbitMQ's tutorial does."""
+    from pika import BasicProperties, BlockingConnection, URLParameters
 
     def callback(channel, method, properties, body):
         process_order(json.loads(body))
         channel.basic_ack(method.delivery_tag)
 
-    connection = BlockingConnection(URLParameters(URL))
-    channel = connection.channel()
+    channel = BlockingConnection(URLParameters(URL)).channel()
     channel.queue_declare(QUEUE, durable=True, arguments=QUORUM)
-    if setting == "drain":
+    if not bodies:
         channel.basic_qos(prefetch_count=1)
         channel.basic_consume(QUEUE, callback)
         channel.start_consuming()
-    if setting == "confirm_delivery":
-        channel.confirm_delivery()
-    persistent = BasicProperties(delivery_mode=DeliveryMode.Persistent)
-    for body in orders(file):
-        channel.basic_publish("", QUEUE, body, persistent)
-    connection.close()
+    channel.confirm_delivery()
+    for body in bodies:
+        channel.basic_publish("", QUEUE, body, BasicProperties(delivery_mode=2))
+        stored(body)
 
 
-async def aio_pika(setting, file=None):
-    """Publish so many at once, confirmed, persistent; or drain, working in a thread."""
+async def aio_pika(bodies, at_once=1):
+    """Publish confirmed, so many orders at once; or work in a thread."""
     from aio_pika import Message, connect_robust
 
     async with await connect_robust(URL) as connection:
         channel = await connection.channel()
         await channel.set_qos(prefetch_count=1)
         queue = await channel.declare_queue(QUEUE, durable=True, arguments=QUORUM)
-        if setting == "drain":
+        if not bodies:
             async for message in queue.iterator():
                 async with message.process(requeue=True):
                     await asyncio.to_thread(process_order, json.loads(message.body))
-        publish = channel.default_exchange.publish
-        bodies, at_once = orders(file), int(setting)
-        for i in range(0, len(bodies), at_once):
-            batch = (Message(body, delivery_mode=2) for body in bodies[i : i + at_once])
-            await asyncio.gather(*(publish(message, QUEUE) for message in batch))
+        publish, size = channel.default_exchange.publish, int(at_once)
+        for batch in (bodies[i : i + size] for i in range(0, len(bodies), size)):
+            messages = [Message(body, delivery_mode=2) for body in batch]
+            await asyncio.gather(*(publish(message, QUEUE) for message in messages))
+            for body in batch:
+                stored(body)
 
 
-async def faststream(file):
-    from faststream.rabbit import QueueType, RabbitBroker, RabbitQueue
-
-    queue = RabbitQueue(QUEUE, queue_type=QueueType.QUORUM, durable=True)
-    async with RabbitBroker(URL) as broker:
-        await broker.declare_queue(queue)
-        for body in orders(file):
-            await broker.publish(json.loads(body), queue, persist=True)
-
-
-def celery(file=None):
+def celery(bodies):
+    """Publish confirmed, or work and acknowledge afterwards."""
     from celery import Celery
 
     app = Celery(broker=URL)
-    app.conf.task_default_queue = QUEUE
-    app.conf.task_default_queue_type = "quorum"
+    app.conf.update(task_default_queue=QUEUE, task_default_queue_type="quorum")
     app.conf.broker_transport_options = {"confirm_publish": True}
-    app.conf.task_acks_late = app.conf.task_reject_on_worker_lost = True
-    app.conf.worker_prefetch_multiplier = 1
+    app.conf.update(task_acks_late=True, task_reject_on_worker_lost=True)
+    app.conf.update(worker_prefetch_multiplier=1, worker_hijack_root_logger=False)
     task = app.task(process_order, name="process_order")
-    if file is None:
+    if not bodies:
         app.worker_main(["--quiet", "worker", "--concurrency", "1"])
-    for body in orders(file):
+    for body in bodies:
         task.delay(json.loads(body))
+        stored(body)
 
 
-def dramatiq(file=None):
+def dramatiq(bodies=()):
+    """Publish confirmed, or only declare the work: Dramatiq's own program runs it."""
     from dramatiq import actor, set_broker
     from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
     set_broker(RabbitmqBroker(url=URL, confirm_delivery=True))
     task = actor(process_order, queue_name=QUEUE)
-    for body in orders(file) if file else []:  # without: its command line drains
+    for body in bodies:
         task.send(json.loads(body))
+        stored(body)
 
 
 if __name__ == "__main__":
-    result = globals()[sys.argv[1]](*sys.argv[2:])
+    library, *file = sys.argv[1:3]
+    lines = Path(file[0]).read_bytes().splitlines() if file else []
+    result = globals()[library](lines, *sys.argv[3:])
     if asyncio.iscoroutine(result):
         asyncio.run(result)
-    print("all orders stored", flush=True)
