@@ -1,6 +1,8 @@
 """Fixtures: one RabbitMQ node a process, and empty queues for each test."""
 
 import contextlib
+import os
+import random
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -59,6 +61,14 @@ def broker(node: Broker) -> Broker:
         channel.queue_delete("orders")
         channel.queue_delete("orders.dead")
     return node
+
+
+@pytest.fixture
+def draw() -> random.Random:
+    """Random numbers; ORDERS_SEED in the environment brings those of a failed test again."""
+    seed = os.environ.get("ORDERS_SEED") or str(random.randrange(1_000_000))
+    print("ORDERS_SEED", seed)
+    return random.Random(seed)
 
 
 @pytest.fixture

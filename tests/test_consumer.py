@@ -6,13 +6,10 @@ import re
 import sys
 import time
 import unicodedata
-from collections.abc import Iterator
-from datetime import datetime
-from functools import partial
+from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGTERM
 from typing import Any
 
-import pika
 import psutil
 import pytest
 
@@ -20,7 +17,7 @@ from conftest import running
 from rig.broker import Broker, wait_until
 from rig.network import Network
 from rig.orders import consumers, line, messages, names, put, ready
-from rig.scripts import CONSUMER, Script, changed, consumer, processed, producer
+from rig.scripts import CONSUMER, Script, changed, consumer, processed, producer, telling_consumer
 
 
 def untouched(channel: Any) -> list[str]:
@@ -33,53 +30,60 @@ def untouched(channel: Any) -> list[str]:
     return found
 
 
+# Time
+
+
 def test_five_orders_take_two_seconds_each(broker: Broker, channel: Any) -> None:
-    with Script(CONSUMER, url=broker.url()) as script, producer(broker) as sender:
-        assert sender.wait() == 0
-        last = script.wait_for(r"Processed ORD-005 \((\d) orders? in (\d+\.\d\d) s\)$")
+    with Script(CONSUMER, url=broker.url()) as script, producer(broker):
+        script.wait_for("Processed 'ORD-005'")
         script.stop()
-    texts = [re.sub(r"^\S+ \S+ | \(.*", "", text) for text in script.lines]
-    assert texts[0].startswith("Waiting for orders. Ctrl-C")
-    assert texts[1] == "Received ORD-001: 'Иван Иванов', 5000"
-    assert [text.partition(":")[0] for text in texts[1:-1]] == [
-        f"{what} ORD-00{n}" for n in range(1, 6) for what in ("Received", "Processed")
-    ]
-    # Less than five if RabbitMQ kept it waiting, as an empty queue does.
-    assert 2 * int(last[1]) <= float(last[2]) < 15
-    begin, end = (datetime.fromisoformat(script.lines[n][:19]) for n in (1, 10))
-    assert 9 <= (end - begin).seconds <= 16, "the clock says so, too"
+    said = [f"{what} 'ORD-00{n}'" for n in range(1, 6) for what in ("Received", "Processed")]
+    texts = [text[24:] for text in script.lines]
+    assert [text.partition(":")[0] for text in texts] == ["Waiting for orders", *said, "Stopped"]
+    assert texts[1] == "Received 'ORD-001': 'Иван Иванов'"
+    begins, ends = (dict(script.seen(f"{what} '(.*?)'")) for what in ("Received", "Processed"))
+    assert all(ends[order] - begins[order] > 1.9 for order in begins)
+    assert 9.9 < ends["ORD-005"] - begins["ORD-001"] < 14.9
     assert ready(channel) == 0
 
 
-def test_counts_anew_when_the_queue_was_empty(broker: Broker, channel: Any) -> None:
-    put(channel, *map(line, "ABCDEFGH"))
-    with consumer(broker, 0.2) as script:
-        script.wait_for("Processed H")
-        before = psutil.Process(script.process.pid).cpu_times().user
-        time.sleep(5)  # the idle time: much longer than the work
-        after = psutil.Process(script.process.pid).cpu_times().user
-        put(channel, line("I"))
-        script.wait_for("Processed I")
-    totals = re.findall(r"\((\d) orders? in (\d+\.\d\d) s\)", script.out)
-    counts = [int(count) for count, _ in totals]
-    assert counts[0] == counts[-1] == 1 and max(counts) > 1
-    assert float(totals[-1][1]) < 5
-    assert after - before < 0.5, "it keeps a core busy while it waits"
+def test_two_consumers_need_three_rounds(broker: Broker, channel: Any) -> None:
+    with consumer(broker, 3) as one, consumer(broker, 3) as other:
+        for script in (one, other):
+            script.wait_for("Waiting for orders")
+        put(channel, *map(line, "ABCDE"))
+        wait_until(lambda: len(processed(one) + processed(other)) == 5, "five orders")
+    seen = one.seen("(Received|Processed)") + other.seen("(Received|Processed)")
+    times = sorted(at for _, at in seen)
+    assert 8.9 < times[-1] - times[0] < 14.9, "one alone needs 15 s"
+    assert {len(processed(one)), len(processed(other))} == {2, 3}
 
 
-def test_takes_one_order_at_a_time(broker: Broker, channel: Any) -> None:
-    put(channel, line("A"), line("B"), line("C"))
-    with consumer(broker, 600) as script:
-        script.wait_for("Received A")
+def test_next_order_goes_to_the_consumer_that_is_free(broker: Broker, channel: Any) -> None:
+    with consumer(broker, 600) as slow:
+        put(channel, *map(line, "ABCDE"))
+        slow.wait_for("Received 'A'")
         time.sleep(1)  # in which more could come
-        assert ready(channel) == 2
+        assert ready(channel) == 4
+        with consumer(broker, 0.2) as fast:
+            fast.wait_for("Processed 'E'")
+    assert processed(fast) == ["B", "C", "D", "E"]
 
 
-@pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "soon"])
-def test_wrong_processing_time_is_refused(seconds: str) -> None:
-    with Script(CONSUMER, "--processing-time", seconds) as script:
-        assert script.wait() == 2
-    assert "consumer.py: error:" in script.lines[-1]
+def test_no_core_is_busy_while_it_waits_or_works(broker: Broker, channel: Any) -> None:
+    def cpu_time_of(seconds: float) -> float:
+        process = psutil.Process(script.process.pid)
+        before = process.cpu_times()
+        time.sleep(seconds)
+        after = process.cpu_times()
+        return float(after.user + after.system - before.user - before.system)
+
+    with consumer(broker, 600) as script:
+        script.wait_for("Waiting for orders")
+        assert cpu_time_of(4) < 0.5
+        put(channel, line("A"))
+        script.wait_for("Received")
+        assert cpu_time_of(4) < 0.5
 
 
 # Ctrl-C and SIGTERM
@@ -91,32 +95,24 @@ def test_signal_finishes_the_order_in_hand_and_touches_no_other(
 ) -> None:
     put(channel, *map(line, "ABC"))
     with consumer(broker, 5) as script:
-        script.wait_for("Received A")
+        script.wait_for("Received 'A'")
         script.stop(number)
     assert processed(script) == ["A"]
     assert untouched(channel) == ["B", "C"]
 
 
-def test_signal_while_bad_messages_come_touches_no_other(broker: Broker, channel: Any) -> None:
-    put(channel, *[line("BAD", amount=-1)] * 300)
-    with consumer(broker) as script:
-        script.wait_for("Rejected")
-        script.stop()
-    assert len(script.seen("(Rejected)")) + len(untouched(channel)) == 300
-
-
-def test_signal_at_full_speed_touches_no_other(broker: Broker, channel: Any) -> None:
+def test_signal_at_full_speed_touches_no_other(
+    broker: Broker, channel: Any, draw: random.Random
+) -> None:
     """Without work, it mostly comes between acknowledgement and next delivery."""
-    seed = random.randrange(1_000_000)
-    print("seed", seed)
-    draw, orders = random.Random(seed), names("A", 1_000)
+    orders = names("A", 1_000)
     put(channel, *map(line, orders))
     done: list[str] = []
     for _ in range(6):
         if not ready(channel):
             break  # this test was held up
         with consumer(broker) as script:
-            script.wait_for("Processed A-")
+            script.wait_for("Processed")
             time.sleep(draw.uniform(0, 0.05))  # to hit different moments
             script.stop(SIGTERM)
         assert len(script.seen("(Received)")) == len(processed(script))
@@ -124,26 +120,42 @@ def test_signal_at_full_speed_touches_no_other(broker: Broker, channel: Any) -> 
     assert [*done, *untouched(channel)] == orders
 
 
-def test_second_signal_ends_it_and_gives_the_order_back(broker: Broker, channel: Any) -> None:
+def catches(script: Script, number: int) -> bool:
+    """Tell whether the process has a handler for the signal."""
+    status = Path(f"/proc/{script.process.pid}/status").read_text()
+    caught = re.search(r"SigCgt:\s*(\w+)", status)
+    assert caught
+    return bool(int(caught[1], 16) >> (number - 1) & 1)
+
+
+@pytest.mark.parametrize(
+    "first, second", [(SIGINT, SIGINT), (SIGTERM, SIGTERM), (SIGINT, SIGTERM), (SIGTERM, SIGINT)]
+)
+def test_second_signal_ends_it_and_gives_the_order_back(
+    broker: Broker, channel: Any, first: int, second: int
+) -> None:
     put(channel, line("A"))
     with consumer(broker, 600) as script:
-        script.wait_for("Received A")
-        script.signal()
-        time.sleep(0.5)
+        script.wait_for("Received 'A'")
+        script.signal(first)
+        wait_until(lambda: not catches(script, second), "the first signal to be handled")
         assert not script.ended()
-        while not script.ended():  # two signals at the same moment are one
-            script.signal()
-            time.sleep(0.1)
-        assert script.wait() == -SIGINT
+        script.signal(second)
+        assert script.wait() == -second
     wait_until(lambda: ready(channel) == 1, "the order is back")
-    ((method, _, _),) = messages(channel)
-    assert method.redelivered
+    assert len(script.lines) == 2, script
+
+
+def test_signal_while_rabbitmq_is_away_ends_it(broker: Broker) -> None:
+    with Network() as network, Script(CONSUMER, url=network.url()) as script:
+        script.wait_for("Error")
+        script.stop()
 
 
 # Dead letters
 
 NO_ORDERS = [b"", b"not JSON", b"[]", line("A", amount=-5), line("A", amount=True)]
-NO_ORDERS += [line("A", order_id=" "), b'{"order_id": "A"}', b"[" * 200_000]
+NO_ORDERS += [line(" "), b'{"order_id": "A"}', b"[" * 200_000]
 NO_ORDERS += [bytes(1_000_000), bytes(range(256)), "{'Ж'}".encode("cp1251")]
 NO_ORDERS += [line("A").replace(b"1249.5", b"1e99999999999999999999")]
 
@@ -151,80 +163,81 @@ NO_ORDERS += [line("A").replace(b"1249.5", b"1e99999999999999999999")]
 def test_what_is_no_order_is_dead_lettered_byte_for_byte(broker: Broker, channel: Any) -> None:
     put(channel, *NO_ORDERS, line("B"), headers={"mine": "kept"}, content_type="text/x")
     with consumer(broker) as script:
-        script.wait_for(r"Processed B \(1 order in ")
+        script.wait_for("Processed 'B'")
         wait_until(lambda: ready(channel, "orders.dead") == len(NO_ORDERS), "all dead")
         script.stop()
     dead = list(messages(channel, "orders.dead"))
     assert sorted(body for _, _, body in dead) == sorted(NO_ORDERS)
     for _, properties, _ in dead:
         assert properties.headers["mine"] == "kept"
+        assert properties.headers["x-death"][0]["reason"] == "rejected"
         assert (properties.content_type, properties.delivery_mode) == ("text/x", 2)
     assert len(script.lines) == len(NO_ORDERS) + 4, "one line each"
-    assert len(script.seen("(Rejected) to orders.dead: .")) == len(NO_ORDERS)
+    assert len(script.texts("Rejected: (.+)")) == len(NO_ORDERS)
 
 
-def test_failed_work_is_dead_lettered_with_its_traceback(broker: Broker, channel: Any) -> None:
-    failing = ["RAISES", "FALSY", "EXITS"]
-    put(channel, *map(line, [*failing, "CHANGES"]))
-    with changed("failing_consumer", url=broker.url()) as script:
-        script.wait_for("Processed CHANGES")
-        wait_until(lambda: ready(channel, "orders.dead") == 3, "they are dead")
-        script.stop()
-    bodies = [body for _, _, body in messages(channel, "orders.dead")]
-    assert sorted(bodies) == sorted(map(line, failing))
-    assert [name for name, _ in script.seen("orders.dead: (.*)")] == failing
-    assert script.out.count("Traceback (most recent call last)") == 3
-    assert "RuntimeError: the card was declined" in script.out
-    assert processed(script) == ["CHANGES"]
+def dead_of(channel: Any, reason: str) -> list[str]:
+    """Wait for a dead letter; return the names of all of them, which are there for that reason."""
+    wait_until(lambda: ready(channel, "orders.dead") > 0, "a dead letter")
+    found = list(messages(channel, "orders.dead"))
+    assert {p.headers["x-death"][0]["reason"] for _, p, _ in found} == {reason}
+    return [json.loads(body)["order_id"] for _, _, body in found]
 
 
-def test_order_that_crashes_twenty_consumers_is_dead_lettered(broker: Broker, channel: Any) -> None:
-    put(channel, line("CRASHES"), line("A"))
-    for _ in range(20):
-        wait_until(lambda: ready(channel) == 2, "it is back")
-        with changed("crashing_consumer", url=broker.url()) as script:
+def test_order_that_crashes_its_consumer_is_dead_lettered(broker: Broker, channel: Any) -> None:
+    crash = "import os; script.process_order = lambda order: os.kill(os.getpid(), 9)"
+    put(channel, line("CRASHES"))
+    for _ in range(21):
+        wait_until(lambda: ready(channel) == 1, "it is back")
+        with changed(CONSUMER, crash, url=broker.url()) as script:
             assert script.wait() == -SIGKILL
-        assert "Received CRASHES" in script.out
-    wait_until(lambda: ready(channel, "orders.dead") == 1, "it is dead")
-    ((_, properties, body),) = messages(channel, "orders.dead")
-    assert body == line("CRASHES")
-    assert properties.headers["x-death"][0]["reason"] == "delivery_limit"
+        assert "Received 'CRASHES'" in script.out
+    assert dead_of(channel, "delivery_limit") == ["CRASHES"]
 
 
-def test_dead_letters_may_be_looked_at_for_ever(broker: Broker, channel: Any) -> None:
-    put(channel)
-    channel.basic_publish("", "orders.dead", line("A"))
-    for _ in range(30):
-        look = partial(channel.basic_get, "orders.dead")
-        method = wait_until(lambda: look()[0], "it is there")  # noqa: B023
-        channel.basic_reject(method.delivery_tag, requeue=True)
-    wait_until(lambda: ready(channel, "orders.dead") == 1, "it is still there")
+# What the work on the order FAILS raises; the second one is falsy.
+FAILURES = {
+    "an error": "raise RuntimeError('the card was declined')",
+    "a falsy error": "raise type('Falsy', (Exception,), {'__bool__': lambda self: False})",
+    "an exit": "raise SystemExit(0)",
+}
+FAILING = """
+failures = {times}
+def work(order):
+    global failures
+    if order["order_id"] == "FAILS" and failures:
+        failures -= 1
+        {failure}
+    order.clear()
+script.process_order = work
+"""
 
 
-@pytest.fixture(scope="module")
-def impatient_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """A node that takes an order back after two seconds, and looks every second."""
-    settings = "-rabbit consumer_timeout 2000"
-    settings += " -rabbit channel_tick_interval 1000 -rabbit quorum_tick_interval 1000"
-    settings += " -rabbit dead_letter_worker_publisher_confirm_timeout 1000"
-    arguments = {"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": settings}
-    with running(Broker(tmp_path_factory.mktemp("impatient"), **arguments)) as node:
-        yield node
+@pytest.mark.parametrize("what", FAILURES)
+def test_order_whose_work_fails_is_tried_again(broker: Broker, channel: Any, what: str) -> None:
+    """As where a database is away for four seconds. The next order waits."""
+    put(channel, *map(line, ["FAILS", "B"]))
+    change = FAILING.format(failure=FAILURES[what], times=4)
+    with changed(CONSUMER, change, url=broker.url()) as script:
+        script.wait_for("Processed 'B'")
+        script.stop()
+    assert processed(script) == ["FAILS", "B"]
+    tries = script.texts(r"Received 'FAILS'( \(redelivered\))?:")
+    assert tries == [None] + [" (redelivered)"] * 4 and script.out.count("The work failed") == 4
+    assert ready(channel) == ready(channel, "orders.dead") == 0
 
 
-def test_rejected_message_waits_for_its_dead_letter_queue(impatient_node: Broker) -> None:
-    with impatient_node.connect() as connection:
-        channel = connection.channel()
-        channel.queue_delete("orders")
-        put(channel, b"no order")
-        channel.queue_delete("orders.dead")
-        change = "consumer_without_dead_letter_queue"
-        with changed(change, url=impatient_node.url()) as script:
-            script.wait_for("Rejected")
-            time.sleep(1)  # in which it could get lost
-            script.stop()
-        put(channel)
-        wait_until(lambda: ready(channel, "orders.dead") == 1, "it is dead")
+def test_order_whose_work_always_fails_is_dead_lettered(broker: Broker, channel: Any) -> None:
+    put(channel, *map(line, ["FAILS", "B"]))
+    change = FAILING.format(failure=FAILURES["an error"], times=1_000)
+    with changed(CONSUMER, change, url=broker.url()) as script:
+        script.wait_for("Processed 'B'")
+        script.stop()
+    begins = [at for _, at in script.seen("(Received 'FAILS')")]
+    assert len(begins) == 21 == script.out.count("RuntimeError: the card was declined")
+    assert 20 <= begins[-1] - begins[0] < 20 * 1.9, "a second between two of them"
+    assert processed(script) == ["B"]
+    assert dead_of(channel, "delivery_limit") == ["FAILS"]
 
 
 # The order in hand, and the connection
@@ -234,96 +247,73 @@ def test_work_that_blocks_is_done_once(broker: Broker, channel: Any) -> None:
     """RabbitMQ closes a connection that is silent for two heartbeats, here 6 s."""
     put(channel, line("A"))
     with consumer(broker, 10, url=broker.url(query="?heartbeat=3")) as script:
-        script.wait_for("Processed A")
+        script.wait_for("Processed 'A'")
         script.stop()
     assert len(script.lines) == 4, "no connection was lost"
 
 
-def test_work_whose_connection_is_lost_ends_before_the_next_begins(broker: Broker, channel: Any) -> None:
-    """It cannot be interrupted. The order comes again, and what went wrong is told."""
-    put(channel, line("FAILS"), line("B"))
-    with Network(broker.port) as network:
-        with changed("telling_consumer", url=network.url()) as script:
-            script.wait_for("begin FAILS")
-            network.cut()
-            script.wait_for("Processed B")
-            script.stop()
-    work = [text for text in script.lines if text.startswith(("begin", "end"))]
-    assert work == ["begin FAILS", "end FAILS"] * 2 + ["begin B", "end B"]
-    assert script.out.count("RuntimeError: the card was declined") == 2
-    assert "Received FAILS (redelivered)" in script.out
-    assert len(script.seen("(trying again every second)")) == 1
+def test_lost_connection_waits_for_the_work_before_the_next_begins(
+    broker: Broker, channel: Any
+) -> None:
+    put(channel, line("A"), line("B"))
+    with Network(broker.port) as network, telling_consumer(network.url(), 5) as script:
+        script.wait_for("begin A")
+        network.cut()
+        script.wait_for("Processed 'B'")
+        script.stop()
+    assert script.texts("^((?:begin|end) .)$") == ["begin A", "end A"] * 2 + ["begin B", "end B"]
+    assert "Received 'A' (redelivered)" in script.out and processed(script) == ["A", "B"]
 
 
-def test_stopped_is_said_when_the_work_has_ended(broker: Broker, channel: Any) -> None:
+def test_connection_lost_while_it_stops_gives_the_order_back(broker: Broker, channel: Any) -> None:
     put(channel, line("A"))
-    with Network(broker.port) as network:
-        with changed("telling_consumer", url=network.url()) as script:
-            script.wait_for("begin A")
-            script.signal()
-            network.cut()
-            assert script.wait() == 0
+    with Network(broker.port) as network, telling_consumer(network.url(), 5) as script:
+        script.wait_for("begin A")
+        script.signal()
+        network.cut()
+        assert script.wait() == 0
     assert script.out.index("end A") < script.out.index("Stopped")
-    assert "Processed" not in script.out
+    assert processed(script) == []
     wait_until(lambda: ready(channel) == 1, "the order is back")
 
 
-def test_order_taken_back_after_consumer_timeout_is_not_called_processed(impatient_node: Broker) -> None:
+def test_order_taken_back_after_consumer_timeout_comes_again(tmp_path: Path) -> None:
     """RabbitMQ 4.0 closes the channel for it, and 4.3 cancels the consumer."""
-    with impatient_node.connect() as connection:
-        connection.channel().queue_delete("orders")
+    settings = "-rabbit consumer_timeout 2000"  # in ms; and it looks every second
+    settings += " -rabbit channel_tick_interval 1000 -rabbit quorum_tick_interval 1000"
+    broker = Broker(tmp_path, RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=settings)
+    with running(broker), broker.connect() as connection:
         put(connection.channel(), line("A"))
-        with consumer(impatient_node, 8) as script:
-            # The second text is RabbitMQ's, which pika passes on since 1.5.
-            script.wait_for("has taken A back|acknowledgement.* timed out")
-            script.wait_for(r"Received A \(redelivered\)")
-    assert "Processed" not in script.out
+        with consumer(broker, 8) as script:
+            script.wait_for("Channel|timed out|cancelled by RabbitMQ")
+            script.wait_for(r"Received 'A' \(redelivered\)")
 
 
-def test_order_of_a_queue_deleted_in_mid_work_is_not_called_processed(broker: Broker, channel: Any) -> None:
+def test_queue_deleted_in_mid_work_or_while_it_waits_is_declared_again(
+    broker: Broker, channel: Any
+) -> None:
     put(channel, line("A"))
-    with consumer(broker, 5) as script:
-        script.wait_for("Received A")
-        channel.queue_delete("orders")
-        script.wait_for("RabbitMQ has taken A back")
-        wait_until(lambda: script.out.count("Waiting") == 2, "it is back")
-        script.stop()
-    assert "Processed" not in script.out
-
-
-def test_deleted_queue_is_declared_again(broker: Broker, channel: Any) -> None:
-    with consumer(broker) as script:
+    with consumer(broker, 3) as script:
+        script.wait_for("Received 'A'")
         for times in (1, 2):
-            wait_until(lambda: consumers(channel) == 1, "the consumer is there")
             channel.queue_delete("orders")
-            told = "cancelled the consumer; trying again"
-            wait_until(lambda: script.out.count(told) == times, "an outage is told")  # noqa: B023
-        wait_until(lambda: consumers(channel) == 1, "it is back")
-        put(channel, line("A"))
-        script.wait_for("Processed A")
+            script.wait_for("cancelled by RabbitMQ", times)
+            wait_until(lambda: consumers(channel) == 1, "the consumer is back")
+        put(channel, line("B"))
+        script.wait_for("Processed 'B'")
         script.stop()
-
-
-@pytest.mark.parametrize("user", ["one-connection", "two-channels"])
-def test_limit_is_waited_for(broker: Broker, user: str) -> None:
-    url = broker.url(f"{user}:s3cret")
-    with pika.BlockingConnection(pika.URLParameters(url)) as other:
-        other.channel()
-        with consumer(broker, url=url) as script:
-            script.wait_for("limit.*trying again")
-            other.close()
-            script.wait_for("Waiting for orders")
-            script.stop()
 
 
 # Its lines
 
 
-@pytest.mark.parametrize("end", ["2>&-", "2>/dev/full", "2> >(head -n 1)"])
-def test_log_that_nobody_gets_is_no_fault_of_the_orders(broker: Broker, channel: Any, end: str) -> None:
+@pytest.mark.parametrize("end", ["2>&-", "2>/dev/full"])
+def test_log_that_nobody_gets_is_no_fault_of_the_orders(
+    broker: Broker, channel: Any, end: str
+) -> None:
     put(channel, *map(line, names("A", 50)))
-    command = f'exec "{sys.executable}" "{CONSUMER}" --processing-time 0 {end}'
-    with Script("bash", "-c", command, url=broker.url(), python="") as script:
+    command = f'exec "{sys.executable}" "{CONSUMER}" {end}'
+    with Script("bash", "-c", command, python="", url=broker.url(), PROCESSING_TIME=0) as script:
         wait_until(lambda: ready(channel) == 0, "an empty queue")
         script.signal()
         assert script.wait() in (0, 120), script  # 120: Python could not flush it
@@ -338,26 +328,27 @@ CRAFTED = [
     "A\x85\u2028\u2029Z",
     "\u202eDEGROF\u202c",  # right to left
     "A\x00\x08\x08\ud800Z",
-    "x" * 100_000,
 ]
 
 
-def test_crafted_order_cannot_forge_a_line_nor_steer_the_terminal(broker: Broker, channel: Any) -> None:
+def test_crafted_order_cannot_forge_a_line_nor_steer_the_terminal(
+    broker: Broker, channel: Any, tmp_path: Path
+) -> None:
     orders = [
         json.dumps({**json.loads(line("A")), field: text}).encode()
         for text in CRAFTED
         for field in ("order_id", "customer", "status")
     ]
-    with producer(broker, "-", stdin=b"\n".join(orders)) as sender:
+    (tmp_path / "orders").write_bytes(b"\n".join(orders))
+    with producer(broker, tmp_path / "orders") as sender:
         assert sender.wait() == 0, sender
     put(channel, *[text.encode("utf-8", "replace") for text in CRAFTED], line("LAST"))
     with consumer(broker) as script:
-        script.wait_for("Processed LAST")
+        script.wait_for("Processed 'LAST'")
         script.stop()
     assert len(script.lines) == 2 * len(orders) + len(CRAFTED) + 4
-    assert len(sender.lines) == 20 + 1
-    for text in script.lines + sender.lines[:-1]:
+    assert len(sender.lines) == len(orders) + 1
+    for text in script.lines + sender.lines:
         assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]", text), ascii(text)
-        assert len(text) < 600
         assert not [c for c in text if unicodedata.category(c)[0] in "CZ" and c != " "]
     assert not script.seen("^.{24}Processed (FORGED)")

@@ -1,6 +1,8 @@
 """Pull every plug and count: no order is lost, and few come twice."""
 
 import random
+import re
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,48 +14,84 @@ import pytest
 from conftest import running
 from rig.broker import Broker, let_new_queues_settle, wait_until
 from rig.network import PUBLISH, Network
-from rig.notes import Notes
 from rig.orders import drain, line, names, put, ready, write_orders
-from rig.scripts import changed, consumer, processed, producer
+from rig.scripts import (
+    CONSUMER,
+    PATIENT,
+    PRODUCER,
+    ROOT,
+    changed,
+    consumer,
+    processed,
+    producer,
+    stored,
+    telling_consumer,
+)
 
 # A consumer is killed
 
 
-def test_order_of_a_consumer_killed_in_mid_order_goes_to_another(broker: Broker, channel: Any) -> None:
+def test_order_of_a_consumer_killed_in_mid_order_goes_to_another(
+    broker: Broker, channel: Any
+) -> None:
     put(channel, line("A"))
     with consumer(broker, 600) as victim:
-        victim.wait_for("Received A:")
+        victim.wait_for("Received 'A':")
         assert ready(channel) == 0
         victim.process.kill()
-    with consumer(broker) as other:
-        other.wait_for(r"Received A \(redelivered\): ")
-        other.wait_for("Processed A")
+    with telling_consumer(broker.url()) as other:
+        other.wait_for(r"Received 'A' \(redelivered\): ")
+        other.wait_for("Processed 'A'")
         other.stop()
+    assert other.texts("end (.*)") == ["A"]
     assert ready(channel) == ready(channel, "orders.dead") == 0
 
 
 def test_twelve_consumers_killed_at_random_moments_lose_nothing(
-    broker: Broker, channel: Any, tmp_path: Path
+    broker: Broker, channel: Any, draw: random.Random
 ) -> None:
-    seed = random.randrange(1_000_000)
-    print("seed", seed)
-    draw = random.Random(seed)
-    notes, orders = Notes(tmp_path / "notes"), names("A", 300)
+    orders = names("A", 300)
     put(channel, *map(line, orders))
+    done: Counter[str] = Counter()
     for number in range(12):
-        with notes.consumer(broker.url(), 0.03) as victim:
-            victim.wait_for("Received")
+        with telling_consumer(broker.url(), 0.03) as victim:
             # The moment falls anywhere into an order of 30 ms.
-            enough = len(notes.count()) + draw.randint(0, 12)
-            wait_until(lambda: len(notes.count()) >= enough, "some orders done")  # noqa: B023
+            victim.wait_for("end", times=draw.randint(1, 12))
             victim.process.kill()
-        assert len(notes.count()) < 300, f"no kill after {number} fell into the middle"
-    with notes.consumer(broker.url()), notes.consumer(broker.url()):
-        count = notes.wait_for(orders)
+        done.update(victim.texts("end (.*)"))
+        assert len(done) < 300, f"no kill after {number} fell into the middle"
+    with telling_consumer(broker.url()) as one, telling_consumer(broker.url()) as other:
         wait_until(lambda: ready(channel) == 0, "an empty queue")
-    assert set(count) == set(orders)
-    assert ready(channel, "orders.dead") == 0
-    assert sum(count.values()) <= 312, "a kill leaves one order to do twice"
+        one.stop()
+        other.stop()
+    done.update(one.texts("end (.*)") + other.texts("end (.*)"))
+    assert set(done) == set(orders)
+    assert ready(channel) == ready(channel, "orders.dead") == 0
+    assert sum(done.values()) <= 312, "a kill leaves one order to do twice"
+
+
+def test_once_only_of_the_readme_brings_each_result_once(
+    broker: Broker, channel: Any, tmp_path: Path, draw: random.Random
+) -> None:
+    """Each order is there twice, and six consumers are killed."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = re.search("### Once only.*?```python\n(.*?)```", readme, re.S)
+    assert code
+    change = code[1].replace("shop.db", f"{tmp_path}/shop.db")
+    change = f"import contextlib, sqlite3\n{change}script.process_order = process_order"
+    orders = names("A", 100)
+    put(channel, *map(line, orders + orders))
+    for _ in range(6):
+        with changed(CONSUMER, change, url=broker.url()) as victim:
+            victim.wait_for("Received", times=draw.randint(5, 20))
+            time.sleep(draw.uniform(0, 0.02))
+            victim.process.kill()
+    with changed(CONSUMER, change, url=broker.url()) as last:
+        wait_until(lambda: ready(channel) == 0, "an empty queue")
+        last.stop()
+    with sqlite3.connect(tmp_path / "shop.db") as database:
+        assert database.execute("SELECT count(*) FROM invoices").fetchone() == (100,)
+    assert ready(channel) == ready(channel, "orders.dead") == 0
 
 
 # The broker is stopped or killed
@@ -65,8 +103,8 @@ SENT, WAITED = names("SENT", 500), names("WAITED", 100)
 def mortal_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """The node that the next test stops and kills."""
     with running(Broker(tmp_path_factory.mktemp("mortal"))) as node:
-        with producer(node) as first:
-            assert first.wait() == 0
+        with node.connect() as connection:
+            put(connection.channel())
         let_new_queues_settle()
         yield node
 
@@ -77,6 +115,7 @@ def waiting(node: Broker) -> int:
         return ready(connection.channel())
 
 
+@pytest.mark.xdist_group("mortal")
 @pytest.mark.parametrize("end", [Broker.stop, Broker.kill], ids=["stopped", "killed"])
 def test_broker_that_goes_down_with_everything_in_flight(
     mortal_node: Broker, tmp_path: Path, end: Callable[[Broker], Any]
@@ -84,29 +123,27 @@ def test_broker_that_goes_down_with_everything_in_flight(
     """One order is just done, one in hand, 100 wait, and more are being sent."""
     node = mortal_node
     with node.connect() as connection:
-        connection.channel().queue_purge("orders")
         put(connection.channel(), line("DONE"))
         with consumer(node) as first:
-            first.wait_for("Processed DONE")
+            first.wait_for("Processed 'DONE'")
             first.stop()
         put(connection.channel(), *map(line, ["IN-HAND", *WAITED]))
     time.sleep(1)  # from now on, DONE must not come again
     file = write_orders(tmp_path / "sent", SENT)
     with Network(node.port) as network:
         network.pause = 0.02  # or the sender is done too early
-        with changed("patient_producer", file, url=network.url()) as sender:
+        with changed(PRODUCER, PATIENT, file, url=network.url()) as sender:
             wait_until(lambda: waiting(node) >= 150, "some orders stored")
             with consumer(node, 5) as worker:
-                worker.wait_for("Received IN-HAND:")
+                worker.wait_for("Received 'IN-HAND':")
                 assert not sender.ended() and not processed(worker), "it must be in mid-work"
                 end(node)
                 network.pause = 0
-                worker.wait_for("trying again every second")
                 node.start()
                 assert sender.wait(120) == 0, sender
-                worker.wait_for(r"Received IN-HAND \(redelivered\): ")
+                worker.wait_for(r"Received 'IN-HAND' \(redelivered\): ")
                 worker.stop()
-    sender.wait_for("500 of 500 orders stored")
+    assert stored(sender) == SENT and sender.seen("(Error|ConnectionClosed|ConnectionReset)")
     assert len(worker.seen("(Waiting for orders)")) == 2
     with node.connect() as connection:
         left = drain(connection.channel())
@@ -129,16 +166,16 @@ def test_connections_closed_by_the_broker_are_made_again(
     orders = names("B", 50)
     with Network(broker.port) as network, consumer(broker, 6) as worker:
         network.hold_up_at(PUBLISH)
-        worker.wait_for("Received A")
+        worker.wait_for("Received 'A'")
         file = write_orders(tmp_path / "orders", orders)
-        with changed("patient_producer", file, url=network.url()) as sender:
+        with changed(PRODUCER, PATIENT, file, url=network.url()) as sender:
             assert network.held.wait(60)
             broker.rabbitctl_output("close_all_connections", "maintenance")
             network.release()
             assert sender.wait() == 0, sender
-        worker.wait_for("maintenance.*; trying again every second")
-        wait_until(lambda: worker.out.count("Waiting for orders") == 2, "it is back")
-    assert "maintenance" in sender.out
+        worker.wait_for("maintenance")
+        worker.wait_for("Waiting for orders", times=2)
+    assert "maintenance" in sender.out and stored(sender) == orders
     done = processed(worker)  # A, if rabbitmqctl took longer than the work on it
     with broker.connect() as connection:
         wait_until(lambda: waiting(broker) >= 51 - len(done), "all orders to be back")
@@ -155,27 +192,27 @@ def test_network_gone_silent_is_found_out_by_the_heartbeat(
         with consumer(broker, 5, url=url) as worker:
             worker.wait_for("Waiting for orders")
             network.hold_up_at(PUBLISH)
-            file = write_orders(tmp_path / "orders", orders)
-            with producer(broker, file, url=url) as sender:
+            with producer(broker, write_orders(tmp_path / "orders", orders), url=url) as sender:
                 assert network.held.wait(60)
                 put(channel, line("A"))
-                worker.wait_for("Received A:")
+                worker.wait_for("Received 'A':")
                 network.fall_silent()
                 assert sender.wait() == 0, sender
-                worker.wait_for(r"Received A \(redelivered\)")
+                worker.wait_for(r"Received 'A' \(redelivered\)")
                 worker.stop()
     for script in (sender, worker):
-        assert len(script.seen("(heartbeat).*; trying again")) == 1, script
+        assert len(script.seen("(heartbeat)")) == 1, script
     count = drain(channel) + Counter(processed(worker))
     assert set(count) == {"A", *orders} and sum(count.values()) <= 52
 
 
-def test_slow_network_only_takes_longer(broker: Broker, channel: Any) -> None:
+def test_slow_network_only_takes_longer(broker: Broker, channel: Any, tmp_path: Path) -> None:
+    file = tmp_path / "orders"
+    file.write_bytes(line("A", customer="x" * 25_000))
     with Network(broker.port) as network:
         # 5 KB/s: the order takes longer than two heartbeats.
         network.chunk, network.pause = 512, 0.1
-        order = line("A", customer="x" * 25_000)
-        with producer(broker, "-", stdin=order, url=network.url("?heartbeat=2")) as sender:
+        with producer(broker, file, url=network.url("?heartbeat=2")) as sender:
             assert sender.wait() == 0, sender
     assert sender.arrivals[-1] - sender.started > 5
     assert len(sender.lines) == 2, "no connection was lost"

@@ -66,7 +66,9 @@ def free_ports(count: int) -> list[int]:
         reservation = socket.socket()
         with contextlib.suppress(OSError):  # another process was faster
             reservation.bind(("127.0.0.1", port_for.select_random()))
-            reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a node may listen there
+            reservation.setsockopt(
+                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+            )  # a node may listen there
             reservations.append(reservation)
             ports.append(reservation.getsockname()[1])
     return ports

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rig.broker import Broker, free_ports, server_program, wait_until
+from rig.network import Network
 
 
 class Cluster:
@@ -18,7 +19,10 @@ class Cluster:
         self.nodes = [Broker(folder / f"node{number}", "", **environment) for number in (1, 2, 3)]
         peers = [node.node_name for node in self.nodes]
         lines = ["cluster_formation.peer_discovery_backend = classic_config"]
-        lines += [f"cluster_formation.classic_config.nodes.{n} = {peer}" for n, peer in enumerate(peers, 1)]
+        lines += [
+            f"cluster_formation.classic_config.nodes.{n} = {peer}"
+            for n, peer in enumerate(peers, 1)
+        ]
         for number in (1, 2, 3):
             (folder / f"node{number}" / "rabbitmq.conf").write_text("\n".join(lines) + "\n")
             cookie = folder / f"node{number}" / ".erlang.cookie"
@@ -26,20 +30,25 @@ class Cluster:
             cookie.chmod(0o400)
         self._epmd = subprocess.Popen([server_program("epmd")], env={**os.environ, **environment})
 
-    def url(self, *first: Broker) -> str:
-        """Return an AMQP URL that names all nodes, these ones first."""
-        return ",".join(node.url() for node in [*first, *(n for n in self.nodes if n not in first)])
+    def balancer(self, *first: Broker) -> Network:
+        """Return what leads to the first node that answers, these ones before the others."""
+        others = [node for node in self.nodes if node not in first]
+        return Network(*(node.port for node in [*first, *others]))
 
     def start(self) -> "Cluster":
         """Start the nodes that do not run, at once: the first start waits for all."""
         with ThreadPoolExecutor(3) as pool:
             list(pool.map(lambda node: node.start(), [n for n in self.nodes if not n.running()]))
-        wait_until(lambda: all(node.is_alive() for node in self.nodes), "three nodes that let clients in")
+        wait_until(
+            lambda: all(node.is_alive() for node in self.nodes), "three nodes that let clients in"
+        )
         return self
 
     def leader(self) -> Broker:
         """Return the node that leads the queue (costs a second or two)."""
-        table = self.nodes[0].rabbitctl_output("-q", "list_queues", "--no-table-headers", "name", "leader")
+        table = self.nodes[0].rabbitctl_output(
+            "-q", "list_queues", "--no-table-headers", "name", "leader"
+        )
         rows = dict(line.split() for line in table.splitlines())
         return next(n for n in self.nodes if n.node_name == rows["orders"])
 

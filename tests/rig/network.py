@@ -4,8 +4,8 @@ import contextlib
 import socket
 import sys
 import threading
+import time
 from typing import Any
-from urllib.parse import quote
 
 # As AMQP 0-9-1 has them on the wire.
 CONFIRM_SELECT, PUBLISH = b"\x00\x55\x00\x0a", b"\x00\x3c\x00\x28"
@@ -29,17 +29,18 @@ class Link:
 
 
 class Network:
-    """The way to a broker's port.
+    """The way to a broker's port, or to the first of several ports that answers.
 
     It cuts every connection at the bytes `cut_at`, or `cut_after` so many, of the
     client. Every `chunk` bytes wait for `pause` seconds in either direction.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, *ports: int) -> None:
         self.chunk, self.pause, self.hold_at = 65536, 0.0, b""
         self.cut_at, self.cut_after = b"", sys.maxsize
         self.held = threading.Event()
-        self._target = port
+        self.connected: list[float] = []  # when clients came (time.monotonic())
+        self._ports = ports
         self._closing = threading.Event()
         self._links: list[Link] = []
         self._threads: list[threading.Thread] = []
@@ -49,17 +50,12 @@ class Network:
 
     def url(self, query: str = "") -> str:
         """Return the AMQP URL that leads through this network."""
-        return f"amqp://guest:guest@127.0.0.1:{self.port}/{quote('/', safe='')}{query}"
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/%2F{query}"
 
     def hold_up_at(self, sign: bytes) -> None:
         """Let the next connection whose client sends these bytes stop right before them."""
         self.held.clear()
         self.hold_at = sign
-
-    @property
-    def connections(self) -> int:
-        """How many connections there have been."""
-        return len(self._links)
 
     def release(self) -> None:
         """Pass on what was held up."""
@@ -67,7 +63,7 @@ class Network:
             link.gate.set()
 
     def fall_silent(self) -> None:
-        """Pass nothing on any more, not even a close, on the connections there are; new ones work."""
+        """Pass nothing on any more, not even a close; new connections work."""
         for link in self._links:
             link.silent = True
             link.gate.clear()
@@ -82,12 +78,19 @@ class Network:
         thread.start()
         return thread
 
+    def _connect(self) -> socket.socket:
+        for port in self._ports:
+            with contextlib.suppress(OSError):
+                return socket.create_connection(("127.0.0.1", port))
+        raise OSError("no broker answers")
+
     def _accept(self) -> None:
         while not self._closing.is_set():
-            with contextlib.suppress(OSError):  # the broker is down, or this network closes
+            with contextlib.suppress(OSError):  # no broker answers, or this network closes
                 client, _ = self._listener.accept()
+                self.connected.append(time.monotonic())
                 try:
-                    link = Link(client, socket.create_connection(("127.0.0.1", self._target)))
+                    link = Link(client, self._connect())
                 except OSError:
                     client.close()
                     continue
@@ -100,10 +103,7 @@ class Network:
     def _pass_on(self, link: Link, source: socket.socket, sink: socket.socket) -> None:
         tail, passed = b"", 0
         with contextlib.suppress(OSError):
-            while True:
-                data = source.recv(self.chunk)
-                if not data:
-                    break
+            while data := source.recv(self.chunk):
                 tail = tail[-8:] + data
                 if source is link.client:
                     self._look_at(link, tail)
@@ -135,8 +135,7 @@ class Network:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
         self._acceptor.join(10)  # from now on there are no new links
-        for link in self._links:
-            link.close()
+        self.cut()
         for thread in self._threads:
             thread.join(10)
         for link in self._links:

@@ -9,14 +9,6 @@ from typing import Any
 
 import pika
 
-import consumer
-
-
-def an_order(order_id: str, /, **fields: Any) -> dict[str, Any]:
-    """Return an order of that name."""
-    order = {"order_id": order_id, "customer": "Иван Иванов", "amount": 1249.5}
-    return {**order, "status": "pending", **fields}
-
 
 def names(prefix: str, count: int) -> list[str]:
     """Return that many order names."""
@@ -25,23 +17,33 @@ def names(prefix: str, count: int) -> list[str]:
 
 def line(order_id: str, /, **fields: Any) -> bytes:
     """Return an order as JSON in UTF-8."""
-    return json.dumps(an_order(order_id, **fields), ensure_ascii=False).encode()
-
-
-def orders_text(ids: Iterable[str]) -> bytes:
-    """Return one order a line, for producer.py."""
-    return b"".join(line(order_id) + b"\n" for order_id in ids)
+    order = {"order_id": order_id, "customer": "Иван Иванов", "amount": 1249.5, "status": "pending"}
+    return json.dumps({**order, **fields}, ensure_ascii=False).encode()
 
 
 def write_orders(path: Path, ids: Iterable[str]) -> Path:
-    """Write the same to a file."""
-    path.write_bytes(orders_text(ids))
+    """Write one order a line to a file, for producer.py."""
+    path.write_bytes(b"".join(line(order_id) + b"\n" for order_id in ids))
     return path
+
+
+# What the scripts have to declare.
+QUEUES = {
+    "orders": {
+        "x-queue-type": "quorum",
+        "x-delivery-limit": 20,
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": "orders.dead",
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    },
+    "orders.dead": {"x-queue-type": "quorum", "x-delivery-limit": 2_000_000_000},
+}
 
 
 def put(channel: Any, *bodies: bytes, **properties: Any) -> None:
     """Declare the queues as the scripts do, and store the bodies in `orders`."""
-    for queue, arguments in consumer.QUEUES.items():
+    for queue, arguments in QUEUES.items():
         channel.queue_declare(queue, durable=True, arguments=arguments)
     own = channel.connection.channel()
     own.confirm_delivery()

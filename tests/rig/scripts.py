@@ -1,4 +1,4 @@
-"""The two scripts as processes, their output collected as it comes."""
+"""The two scripts as processes, as they are or changed, their output collected as it comes."""
 
 import os
 import re
@@ -30,36 +30,31 @@ class Script:
         self,
         *arguments: object,
         url: str | None = None,
-        stdin: bytes | None = None,
         python: str = sys.executable,
         label: str = "",
-        **environment: str,
+        **environment: object,
     ) -> None:
-        self.environment = {
+        variables = {
             **os.environ,
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUNBUFFERED": "",  # as most users have it
             "PYTHONPATH": f"{TESTS}:{ROOT}",
-            **environment,
+            **({} if url is None else {"AMQP_URL": url}),
+            **{name: str(value) for name, value in environment.items()},
         }
-        if url is not None:
-            self.environment["AMQP_URL"] = url
         self.label = label
         self.lines: list[str] = []
         self.arrivals: list[float] = []
         self.started = time.monotonic()
         self.process = subprocess.Popen(
             [*([python] if python else []), *map(str, arguments)],
-            env=self.environment,
+            env=variables,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        assert self.process.stdin
-        self.process.stdin.write(stdin or b"")
-        self.process.stdin.close()
 
     def _read(self) -> None:
         assert self.process.stdout
@@ -79,6 +74,8 @@ class Script:
         self.process._waitpid_lock = threading.Lock()  # type: ignore[attr-defined]
         self.process.kill()
         self.wait()
+        assert self.process.stdin
+        self.process.stdin.close()
 
     @property
     def out(self) -> str:
@@ -90,18 +87,21 @@ class Script:
         found = [(re.search(pattern, line), arrival) for line, arrival in lines]
         return [(match[1], arrival) for match, arrival in found if match]
 
-    def wait_for(self, pattern: str) -> "re.Match[str]":
-        """Wait until a line matches; AssertionError, with all output, if none does."""
+    def texts(self, pattern: str) -> list[str]:
+        """Return group 1 of each line that the pattern matches."""
+        return [text for text, _ in self.seen(pattern)]
 
-        def match() -> "re.Match[str] | None":
+    def wait_for(self, pattern: str, times: int = 1) -> None:
+        """Wait until so many lines match; AssertionError, with all output, if they do not."""
+
+        def matches() -> bool:
             ended = not self._reader.is_alive()
-            matches = (re.search(pattern, line) for line in list(self.lines))
-            found = next(filter(None, matches), None)
-            assert found or not ended, f"ended without {pattern!r}: {self!r}"
-            return found
+            enough = len(self.seen(f"({pattern})")) >= times
+            assert enough or not ended, f"ended without {pattern!r}: {self!r}"
+            return enough
 
         try:
-            return wait_until(match, pattern)
+            wait_until(matches, pattern)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self!r}") from None
 
@@ -135,8 +135,7 @@ class Script:
 
 def consumer(broker: Broker, seconds: float = 0, **options: Any) -> Script:
     """Start consumer.py against the broker; `seconds`: its work on an order."""
-    options = {"url": broker.url(), **options}
-    return Script(CONSUMER, "--processing-time", seconds, **options)
+    return Script(CONSUMER, **{"url": broker.url(), "PROCESSING_TIME": seconds, **options})
 
 
 def producer(broker: Broker, *arguments: object, **options: Any) -> Script:
@@ -144,21 +143,41 @@ def producer(broker: Broker, *arguments: object, **options: Any) -> Script:
     return Script(PRODUCER, *arguments, **{"url": broker.url(), **options})
 
 
+def changed(path: Path, change: str, *arguments: object, **options: Any) -> Script:
+    """Start a script after some lines of Python that change its module, `script`."""
+    return Script(
+        "-c", f"import {path.stem} as script\n{change}\nscript.main()", *arguments, **options
+    )
+
+
+PATIENT = "script.ATTEMPTS = 1_000"  # for the producer, as nodes may boot slowly
+IMPATIENT = "script.ATTEMPTS = 3"
+TELLING = """
+import sys, time
+def work(order):
+    order_id = order["order_id"]
+    print("begin", order_id, flush=True)
+    time.sleep(script.PROCESSING_TIME)
+    print("end", order_id, flush=True)  # it stays said, whatever happens the moment after
+    if order_id == "FAILS":
+        raise RuntimeError("the card was declined")
+script.process_order = work
+"""
+
+
+def telling_consumer(url: str, seconds: float = 0) -> Script:
+    """Start a consumer that says when its work on an order begins and ends; it fails at FAILS."""
+    return changed(CONSUMER, TELLING, url=url, PROCESSING_TIME=seconds)
+
+
 def processed(script: Script) -> list[str]:
     """Return the orders that a consumer says it has processed, in their order."""
-    return [order for order, _ in script.seen(r"Processed (\S+)")]
+    return script.texts("Processed '(.*)'")
 
 
-def troubles(script: Script) -> list[str]:
-    """Return the errors after which it tries again: each is told once an outage."""
-    told = [error for error, _ in script.seen(r"^\S+ \S+ (.*); trying again")]
-    assert len(set(told)) == len(told), script
-    return told
-
-
-def changed(change: str, *arguments: object, **options: Any) -> Script:
-    """Start a script with one of the changes in rig/changes.py."""
-    return Script("-m", "rig.changes", change, *arguments, **options)
+def stored(script: Script) -> list[str]:
+    """Return the orders that a producer says are stored."""
+    return script.texts("Stored '(.*)' ")
 
 
 def nowhere() -> str:
