@@ -1,9 +1,7 @@
 """A cluster of three nodes behind one address, of which any may fail."""
 
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -112,36 +110,26 @@ def test_nothing_is_called_stored_that_has_no_majority(cluster: Cluster, tmp_pat
 
 
 def test_rolling_restart_under_load_loses_nothing(cluster: Cluster, tmp_path: Path) -> None:
-    over = threading.Event()
-    published: list[str] = []
-
-    def load_goes_on() -> None:
-        enough = len(published) + 100
-        wait_until(lambda: over.is_set() or len(published) >= enough, "a load")
-
-    def roll() -> None:
-        for node in cluster.nodes:
-            load_goes_on()
-            if over.is_set():
-                return
-            node.stop()
-            node.start()
-            wait_until(node.is_alive, "a node that lets clients in")
-
+    orders = names("A", 3_000)
     with ExitStack() as stack:
         ways = [stack.enter_context(cluster.balancer(node)) for node in cluster.nodes]
         workers = [stack.enter_context(telling_consumer(way.url())) for way in ways]
-        pool = stack.enter_context(ThreadPoolExecutor(1))
-        stack.callback(over.set)
-        rolling = pool.submit(roll)
-        while not rolling.done():
-            batch = names(f"A-{len(published)}", 100)
-            publish(ways[0].url(), tmp_path / "orders", batch)
-            published.extend(batch)
-        rolling.result()
-        all_done(workers, published)
+        load = stack.enter_context(cluster.balancer())
+        load.pause = 0.02  # or the sender is done too early
+        path = write_orders(tmp_path / "orders", orders)
+        sender = stack.enter_context(changed(PRODUCER, PATIENT, path, url=load.url()))
+        for node in cluster.nodes:
+            so_far = len(stored(sender))
+            wait_until(lambda: len(stored(sender)) > so_far + 20, "a load")  # noqa: B023
+            node.stop()
+            node.start()
+            wait_until(node.is_alive, "a node that lets clients in")
+        assert not sender.ended()
+        load.pause = 0
+        assert sender.wait(120) == 0, sender
+        all_done(workers, orders)
         for worker in workers:
             worker.stop()
-    assert left(cluster.nodes[0]) == {}
+    assert stored(sender) == orders and left(cluster.nodes[0]) == {}
     # Each was on a node that went down.
     assert all(len(worker.seen("(Waiting for orders)")) > 1 for worker in workers)

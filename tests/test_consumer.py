@@ -3,7 +3,6 @@
 import json
 import random
 import re
-import sys
 import time
 import unicodedata
 from pathlib import Path
@@ -157,7 +156,8 @@ def test_signal_while_rabbitmq_is_away_ends_it(broker: Broker) -> None:
 NO_ORDERS = [b"", b"not JSON", b"[]", line("A", amount=-5), line("A", amount=True)]
 NO_ORDERS += [line(" "), b'{"order_id": "A"}', b"[" * 200_000]
 NO_ORDERS += [bytes(1_000_000), bytes(range(256)), "{'Ж'}".encode("cp1251")]
-NO_ORDERS += [line("A").replace(b"1249.5", b"1e99999999999999999999")]
+NO_ORDERS += [line("A").replace(b"1249.5", b"1e99999999999999999999"), line("A") + line("B")]
+NO_ORDERS += [line("A").decode().encode("utf-16"), b"\xef\xbb\xbf" + line("A")]
 
 
 def test_what_is_no_order_is_dead_lettered_byte_for_byte(broker: Broker, channel: Any) -> None:
@@ -307,39 +307,22 @@ def test_queue_deleted_in_mid_work_or_while_it_waits_is_declared_again(
 # Its lines
 
 
-@pytest.mark.parametrize("end", ["2>&-", "2>/dev/full"])
-def test_log_that_nobody_gets_is_no_fault_of_the_orders(
-    broker: Broker, channel: Any, end: str
-) -> None:
-    put(channel, *map(line, names("A", 50)))
-    command = f'exec "{sys.executable}" "{CONSUMER}" {end}'
-    with Script("bash", "-c", command, python="", url=broker.url(), PROCESSING_TIME=0) as script:
-        wait_until(lambda: ready(channel) == 0, "an empty queue")
-        script.signal()
-        assert script.wait() in (0, 120), script  # 120: Python could not flush it
-    assert ready(channel) == ready(channel, "orders.dead") == 0
-
-
 CRAFTED = [
-    "\x1b[2J\x1b[H",  # clears the screen
-    "\x9b31m",  # red, as one character
-    "A\n2026-11-25 20:30:15,297 Processed FORGED",
-    "A\r2026-11-25 20:30:15,297 Processed FORGED",
+    "\x1b[2J\x1b[H",
+    "\x9b31m",
     "A\x85\u2028\u2029Z",
-    "\u202eDEGROF\u202c",  # right to left
-    "A\x00\x08\x08\ud800Z",
+    "\u202eDEGROF\u202c",
+    "A\x00\x08\ud800",
 ]
+CRAFTED += [f"A{end}2026-11-25 20:30:15,297 Processed FORGED" for end in "\n\r"]
 
 
 def test_crafted_order_cannot_forge_a_line_nor_steer_the_terminal(
     broker: Broker, channel: Any, tmp_path: Path
 ) -> None:
-    orders = [
-        json.dumps({**json.loads(line("A")), field: text}).encode()
-        for text in CRAFTED
-        for field in ("order_id", "customer", "status")
-    ]
-    (tmp_path / "orders").write_bytes(b"\n".join(orders))
+    fields = ("order_id", "customer", "status")
+    orders = [{**json.loads(line("A")), field: text} for text in CRAFTED for field in fields]
+    (tmp_path / "orders").write_text("\n".join(map(json.dumps, orders)))
     with producer(broker, tmp_path / "orders") as sender:
         assert sender.wait() == 0, sender
     put(channel, *[text.encode("utf-8", "replace") for text in CRAFTED], line("LAST"))

@@ -159,30 +159,6 @@ def test_broker_that_goes_down_with_everything_in_flight(
 # The network fails
 
 
-def test_connections_closed_by_the_broker_are_made_again(
-    broker: Broker, channel: Any, tmp_path: Path
-) -> None:
-    put(channel, line("A"))
-    orders = names("B", 50)
-    with Network(broker.port) as network, consumer(broker, 6) as worker:
-        network.hold_up_at(PUBLISH)
-        worker.wait_for("Received 'A'")
-        file = write_orders(tmp_path / "orders", orders)
-        with changed(PRODUCER, PATIENT, file, url=network.url()) as sender:
-            assert network.held.wait(60)
-            broker.rabbitctl_output("close_all_connections", "maintenance")
-            network.release()
-            assert sender.wait() == 0, sender
-        worker.wait_for("maintenance")
-        worker.wait_for("Waiting for orders", times=2)
-    assert "maintenance" in sender.out and stored(sender) == orders
-    done = processed(worker)  # A, if rabbitmqctl took longer than the work on it
-    with broker.connect() as connection:
-        wait_until(lambda: waiting(broker) >= 51 - len(done), "all orders to be back")
-        count = drain(connection.channel()) + Counter(done)
-    assert set(count) == {"A", *orders} and sum(count.values()) <= 52
-
-
 def test_network_gone_silent_is_found_out_by_the_heartbeat(
     broker: Broker, channel: Any, tmp_path: Path
 ) -> None:

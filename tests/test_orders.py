@@ -5,8 +5,6 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
 
 from consumer import parse_order
 from rig.orders import line
@@ -45,30 +43,3 @@ def test_each_field_must_be_there(field: str) -> None:
 def test_text_must_be_a_string_that_is_not_blank(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^{field} must be a string"):
         parse_order(line("A", **{field: value}) if field != "order_id" else line(value))
-
-
-values = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner),
-    max_leaves=5,
-)
-names = st.sampled_from(["order_id", "customer", "amount", "status"])
-nearly = st.dictionaries(names, values).map(json.dumps).map(str.encode)
-
-
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # it may be the machine
-@given(st.binary() | nearly)
-@example(b"[" * 200_000)
-@example(b"\xef\xbb\xbf" + line("A"))
-@example(line("A").decode().encode("utf-16"))
-@example(line("A", customer="Ж").decode().encode("cp1251"))
-@example(line("A") + line("B"))
-def test_other_bytes_raise_an_exception(message: bytes) -> None:
-    """Whichever it is, a script catches it; what is an order is told in another way than there."""
-    try:
-        order = parse_order(message)
-    except Exception:
-        return
-    texts = [order[field] for field in ("order_id", "customer", "status")]
-    assert all(isinstance(text, str) and text.strip() for text in texts)
-    assert order["amount"] > 0 and order == json.loads(message.decode(), parse_float=Decimal)

@@ -165,15 +165,6 @@ def test_orders_for_a_deleted_queue_are_published_again(broker: Broker, channel:
     assert drain(channel) == dict.fromkeys(stored(script), 1)
 
 
-def test_connection_that_ends_before_the_confirmation(broker: Broker, channel: Any) -> None:
-    with Network(broker.port) as network:
-        network.cut_at = PUBLISH
-        with changed(PRODUCER, IMPATIENT, url=network.url()) as script:
-            assert script.wait() == 1, script
-    assert stored(script) == [] and script.lines[-1] == "Giving up at line 1"
-    assert len(script.lines) == 5 and ready(channel) == 0
-
-
 def test_connection_that_often_breaks_leaves_at_most_a_copy_each(
     broker: Broker, channel: Any, tmp_path: Path
 ) -> None:
@@ -197,15 +188,6 @@ def test_cut_when_all_is_stored_is_no_failure(broker: Broker, channel: Any) -> N
         with producer(broker, url=network.url()) as script:
             assert script.wait() == 0, script
     assert len(stored(script)) == ready(channel) == 5
-
-
-def test_order_larger_than_the_broker_takes(broker: Broker, channel: Any, tmp_path: Path) -> None:
-    path = tmp_path / "orders"
-    path.write_bytes(line("A") + b"\n" + line("B", customer="x" * 17_000_000))
-    with changed(PRODUCER, IMPATIENT, path, url=broker.url()) as script:
-        assert script.wait() == 1
-    assert stored(script) == ["A"] and script.lines[-1] == "Giving up at line 2"
-    assert "larger than" in script.lines[-2] and len(script.out) < 3_000
 
 
 # The broker is not there, or does not answer
