@@ -105,7 +105,7 @@ def consume() -> None:
         channel.basic_qos(prefetch_count=1)
         logging.info("Waiting for orders")
         for method, _, body in channel.consume(QUEUE, inactivity_timeout=0.5):
-            if method is not None:
+            if method:
                 handle(channel, method, body)
             elif stopping:  # no message came
                 break

@@ -16,7 +16,16 @@ from conftest import running
 from rig.broker import Broker, wait_until
 from rig.network import Network
 from rig.orders import consumers, line, messages, names, put, ready
-from rig.scripts import CONSUMER, Script, changed, consumer, processed, producer, telling_consumer
+from rig.scripts import (
+    CONSUMER,
+    ROOT,
+    Script,
+    changed,
+    consumer,
+    processed,
+    producer,
+    telling_consumer,
+)
 
 
 def untouched(channel: Any) -> list[str]:
@@ -176,14 +185,6 @@ def test_what_is_no_order_is_dead_lettered_byte_for_byte(broker: Broker, channel
     assert len(script.texts("Rejected: (.+)")) == len(NO_ORDERS)
 
 
-def dead_of(channel: Any, reason: str) -> list[str]:
-    """Wait for a dead letter; return the names of all of them, which are there for that reason."""
-    wait_until(lambda: ready(channel, "orders.dead") > 0, "a dead letter")
-    found = list(messages(channel, "orders.dead"))
-    assert {p.headers["x-death"][0]["reason"] for _, p, _ in found} == {reason}
-    return [json.loads(body)["order_id"] for _, _, body in found]
-
-
 def test_order_that_crashes_its_consumer_is_dead_lettered(broker: Broker, channel: Any) -> None:
     crash = "import os; script.process_order = lambda order: os.kill(os.getpid(), 9)"
     put(channel, line("CRASHES"))
@@ -192,7 +193,9 @@ def test_order_that_crashes_its_consumer_is_dead_lettered(broker: Broker, channe
         with changed(CONSUMER, crash, url=broker.url()) as script:
             assert script.wait() == -SIGKILL
         assert "Received 'CRASHES'" in script.out
-    assert dead_of(channel, "delivery_limit") == ["CRASHES"]
+    wait_until(lambda: ready(channel, "orders.dead") == 1, "a dead letter")
+    ((_, properties, body),) = messages(channel, "orders.dead")
+    assert (body, properties.headers["x-death"][0]["reason"]) == (line("CRASHES"), "delivery_limit")
 
 
 # What the work on the order FAILS raises; the second one is falsy.
@@ -237,7 +240,12 @@ def test_order_whose_work_always_fails_is_dead_lettered(broker: Broker, channel:
     assert len(begins) == 21 == script.out.count("RuntimeError: the card was declined")
     assert 20 <= begins[-1] - begins[0] < 20 * 1.9, "a second between two of them"
     assert processed(script) == ["B"]
-    assert dead_of(channel, "delivery_limit") == ["FAILS"]
+    wait_until(lambda: ready(channel, "orders.dead") == 1, "a dead letter")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    back = re.search("### Back from orders.dead.*?python3 -c '(.*?)'\n```", readme, re.S)
+    with Script("-c", back and back[1], url=broker.url()) as way_back:
+        assert way_back.wait() == 0, way_back
+    assert untouched(channel) == ["FAILS"] and ready(channel, "orders.dead") == 0
 
 
 # The order in hand, and the connection

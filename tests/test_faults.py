@@ -78,7 +78,7 @@ def test_once_only_of_the_readme_brings_each_result_once(
     code = re.search("### Once only.*?```python\n(.*?)```", readme, re.S)
     assert code
     change = code[1].replace("shop.db", f"{tmp_path}/shop.db")
-    change = f"import contextlib, sqlite3\n{change}script.process_order = process_order"
+    change += "script.process_order = process_order"
     orders = names("A", 100)
     put(channel, *map(line, orders + orders))
     for _ in range(6):
