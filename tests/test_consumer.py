@@ -89,9 +89,18 @@ def test_no_core_is_busy_while_it_waits_or_works(broker: Broker, channel: Any) -
     with consumer(broker, 600) as script:
         script.wait_for("Waiting for orders")
         assert cpu_time_of(4) < 0.5
+        assert len(script.lines) == 1, "it has nothing to say"
         put(channel, line("A"))
         script.wait_for("Received")
         assert cpu_time_of(4) < 0.5
+
+
+def test_without_work_the_next_order_follows_at_once(broker: Broker, channel: Any) -> None:
+    put(channel, *map(line, names("A", 60)))
+    with consumer(broker) as script:
+        script.wait_for("Processed", times=60)
+    begin, end = script.seen("(Received)")[0][1], script.seen("(Processed)")[-1][1]
+    assert end - begin < 20, "far less than half a second each"
 
 
 # Ctrl-C and SIGTERM

@@ -1,5 +1,6 @@
 """producer.py as a process, as a user runs it, against a real broker."""
 
+import contextlib
 import json
 import os
 import random
@@ -14,7 +15,7 @@ import pika
 import pytest
 
 from conftest import running
-from rig.broker import Broker
+from rig.broker import Broker, wait_until
 from rig.network import CONFIRM_SELECT, CONNECTION_CLOSE, PUBLISH, Network
 from rig.orders import drain, line, messages, names, ready, write_orders
 from rig.scripts import (
@@ -231,12 +232,19 @@ def test_interrupted_while_it_waits_for_rabbitmq(broker: Broker) -> None:
 
 
 def test_interrupted_while_it_reads(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "fifo")
-    with Script(PRODUCER, tmp_path / "fifo", url=nowhere()) as script:
-        fifo = os.open(tmp_path / "fifo", os.O_WRONLY)  # returns when the script has opened it
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+
+    def opened() -> int:
+        with contextlib.suppress(OSError):  # the script has not opened it yet
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        return 0
+
+    with Script(PRODUCER, fifo, url=nowhere()) as script:
+        descriptor = wait_until(opened, "it reads")
         script.signal()
         assert script.wait() == -SIGINT
-        os.close(fifo)
+        os.close(descriptor)
     assert script.lines == []
 
 
