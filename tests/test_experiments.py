@@ -13,6 +13,8 @@ from rig.broker import Broker
 
 WORK = 0.4  # seconds
 
+pytestmark = pytest.mark.xdist_group("experiments")  # its tests share what was found
+
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
