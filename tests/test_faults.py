@@ -1,5 +1,6 @@
 """Pull every plug and count: no order is lost, and few come twice."""
 
+import contextlib
 import random
 import re
 import sqlite3
@@ -89,7 +90,7 @@ def test_once_only_of_the_readme_brings_each_result_once(
     with changed(CONSUMER, change, url=broker.url()) as last:
         wait_until(lambda: ready(channel) == 0, "an empty queue")
         last.stop()
-    with sqlite3.connect(tmp_path / "shop.db") as database:
+    with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as database:
         assert database.execute("SELECT count(*) FROM invoices").fetchone() == (100,)
     assert ready(channel) == ready(channel, "orders.dead") == 0
 
