@@ -38,6 +38,7 @@ class Script:
             **os.environ,
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUNBUFFERED": "",  # as most users have it
+            "PYTHONWARNINGS": "ignore:BlockingConnection is deprecated",  # as pika 1.5 says
             "PYTHONPATH": f"{TESTS}:{ROOT}",
             **({} if url is None else {"AMQP_URL": url}),
             **{name: str(value) for name, value in environment.items()},
