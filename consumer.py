@@ -26,7 +26,7 @@ QUEUE_ARGUMENTS = {
     "x-delivery-limit": 20,  # RabbitMQ 4's default: the 21st failure ends there
     "x-dead-letter-exchange": "",
     "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
-    "x-dead-letter-strategy": "at-least-once",  # stays here until it is stored there
+    "x-dead-letter-strategy": "at-least-once",  # kept here until it is confirmed there
     "x-overflow": "reject-publish",  # at-least-once demands this setting
 }
 
@@ -68,7 +68,7 @@ def process_in_thread(order: dict, connection: pika.BlockingConnection) -> None:
             connection.process_data_events()  # sends heartbeats
     if work.exception() is not None:
         logging.error("The work failed", exc_info=work.exception())
-        # Ends the connection: RabbitMQ delivers the order again, or dead-letters it.
+        # consume() then disconnects: RabbitMQ redelivers the order or dead-letters it.
         raise RuntimeError("an order failed")
 
 
@@ -85,7 +85,7 @@ def handle(channel: BlockingChannel, method: Basic.Deliver, body: bytes) -> None
     logging.info(f"Received {order_id!r}{again}: {order['customer']!r}")
     process_in_thread(order, channel.connection)
     if stopping:
-        # Before the acknowledgement, which would bring another order. Ends the loop.
+        # Ends consume()'s loop. First, as the acknowledgement brings another order.
         channel.cancel()
     # RabbitMQ now deletes the order. Unacknowledged, it returns if we disconnect.
     channel.basic_ack(method.delivery_tag)

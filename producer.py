@@ -30,7 +30,7 @@ QUEUE_ARGUMENTS = {
     "x-delivery-limit": 20,  # RabbitMQ 4's default: the 21st failure ends there
     "x-dead-letter-exchange": "",
     "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
-    "x-dead-letter-strategy": "at-least-once",  # stays here until it is stored there
+    "x-dead-letter-strategy": "at-least-once",  # kept here until it is confirmed there
     "x-overflow": "reject-publish",  # at-least-once demands this setting
 }
 
