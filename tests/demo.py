@@ -8,9 +8,10 @@ import os
 
 import pika
 
+from rig.broker import Connection
 from rig.orders import counts
-from rig.programs import Connection, own_broker, run
-from rig.scripts import CONSUMER, PRODUCER, Script
+from rig.programs import own_broker, run
+from rig.scripts import CONSUMER, PRODUCER, start
 
 
 def is_unused(url: str) -> bool:
@@ -33,8 +34,8 @@ def main() -> int:
             print("demo | starting a RabbitMQ for this demo only", flush=True)
             broker, _ = stack.enter_context(own_broker("demo"))
             url = broker.url()
-        consumer = stack.enter_context(Script(CONSUMER, url=url, label="consumer"))
-        producer = stack.enter_context(Script(PRODUCER, url=url, label="producer"))
+        consumer = stack.enter_context(start(CONSUMER, url, label="consumer"))
+        producer = stack.enter_context(start(PRODUCER, url, label="producer"))
         if producer.wait() != 0:
             return 1
         consumer.wait_for("Processed", times=5)

@@ -6,30 +6,28 @@ in that moment is the machine's choice, as with any race.
 
 import argparse
 import contextlib
-import itertools
 import random
 import time
 from collections import Counter
-from pathlib import Path
 
 from rig.broker import Broker, let_new_queues_settle, wait_until
-from rig.orders import drain, names, put, ready, write_orders
+from rig.orders import drain, line, names, put, ready
 from rig.programs import own_broker, run
-from rig.scripts import PATIENT, PRODUCER, Script, changed, stored, telling_consumer
+from rig.scripts import PATIENT, Script, producer, telling_consumer
 
-PRODUCERS, CONSUMERS, BATCH = 2, 3, 1_000  # orders in a producer's file
+PRODUCERS, CONSUMERS, BATCH = 2, 3, 1_000  # orders of a producer
 # The faults, each time in another order.
 ROUND = ["consumer killed"] * 6 + ["broker killed", "broker stopped"]
 
 
 class Soak:
-    """One run: who publishes to the broker and works from it, all files in `folder`."""
+    """One run: who publishes to the broker, and who works from it."""
 
-    def __init__(self, broker: Broker, folder: Path, seed: int) -> None:
-        self.broker, self.folder, self.draw = broker, folder, random.Random(seed)
-        self.producers: dict[Path, Script] = {}  # by the file that each publishes
+    def __init__(self, broker: Broker, seed: int) -> None:
+        self.broker, self.draw = broker, random.Random(seed)
+        self.producers: dict[str, Script] = {}  # by what its orders' names begin with
         self.consumers: list[Script] = []
-        self.names = (f"FILE{number}" for number in itertools.count(1))
+        self.published = 0
         self.faults = dict.fromkeys(ROUND, 0)
         # Only this is kept of what scripts said that have ended: they say a lot.
         self.stored: set[str] = set()
@@ -37,25 +35,22 @@ class Soak:
         self.rubbish: set[str] = set()  # what has to end in orders.dead
 
     def publish(self, count: int) -> None:
-        """Start a producer, with a file of its own."""
-        name = next(self.names)
-        path = write_orders(self.folder / name, names(name, count))
-        self.producers[path] = changed(PRODUCER, PATIENT, path, url=self.broker.url())
+        """Start a producer, with orders of its own."""
+        self.published += 1
+        name = f"P{self.published}"
+        orders = map(line, names(name, count))
+        self.producers[name] = producer(self.broker, lines=orders, change=PATIENT)
 
     def collect_stored(self, wait: bool) -> None:
         """Note what producers have stored that have ended, or wait until all have."""
-        for path, script in list(self.producers.items()):
+        for name, script in list(self.producers.items()):
             if wait or script.ended():
-                with script:
+                with self.producers.pop(name):
                     assert script.wait(120) == 0, script
-                ids = stored(script)
-                assert len(ids) == len(path.read_bytes().splitlines()), script
-                self.stored.update(ids)
-                path.unlink()
-                del self.producers[path]
+                self.stored.update(script.stored)
 
     def publish_for(self, seconds: float) -> None:
-        """Let producers run for so long, file after file."""
+        """Let producers run for so long, one after the other."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self.collect_stored(wait=False)
@@ -65,7 +60,7 @@ class Soak:
 
     def add_consumer(self) -> None:
         """Start a consumer that says what it has done, even if it is killed then."""
-        self.consumers.append(telling_consumer(self.broker.url()))
+        self.consumers.append(telling_consumer(self.broker))
 
     def fail(self, fault: str) -> None:
         """Let one thing go wrong, and mend it."""
@@ -75,10 +70,9 @@ class Soak:
                 pass  # it is killed here
             self.done.update(victim.texts("^end (.*)"))
             self.add_consumer()
-            rubbish = f"RUBBISH-{self.faults[fault]}"
+            self.rubbish.add(f"RUBBISH-{self.faults[fault]}")
             with self.broker.connect() as connection:
-                put(connection.channel(), rubbish.encode())
-            self.rubbish.add(rubbish)
+                put(connection.channel(), f"RUBBISH-{self.faults[fault]}".encode())
         else:
             (self.broker.kill if fault == "broker killed" else self.broker.stop)()
             self.broker.start()
@@ -106,7 +100,7 @@ class Soak:
             "lost": len(published - self.done.keys() - dead.keys() - left.keys()),
         }
 
-    def clean_up(self) -> None:
+    def close(self) -> None:
         """End everything at once."""
         with contextlib.ExitStack() as stack:
             for script in [*self.producers.values(), *self.consumers]:
@@ -115,10 +109,7 @@ class Soak:
 
 def soak(seconds: float, seed: int) -> dict[str, int]:
     """Run it, at least until each fault has come once; return the counts."""
-    with contextlib.ExitStack() as stack:
-        broker, folder = stack.enter_context(own_broker("soak"))
-        this = Soak(broker, folder, seed)
-        stack.callback(this.clean_up)
+    with own_broker("soak") as (broker, _), contextlib.closing(Soak(broker, seed)) as this:
         print(f"seed {seed}, {seconds:g} s, RabbitMQ on port {broker.port}", flush=True)
         for _ in range(CONSUMERS):
             this.add_consumer()

@@ -6,30 +6,25 @@ import re
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from conftest import running
-from rig.broker import Broker
-from rig.definitions import DOCUMENTED
+from conftest import RIGHTS
+from rig.broker import Broker, running
 from rig.network import Network
 from rig.orders import QUEUES
-from rig.scripts import BOTH, CONSUMER, PATIENT, PRODUCER, ROOT, Script, changed, producer
+from rig.scripts import CONSUMER, PATIENT, PRODUCER, ROOT, Script, consumer, producer
 
-EACH = pytest.mark.parametrize("path", BOTH, ids=lambda path: path.stem)
+EACH = pytest.mark.parametrize("start", [producer, consumer])
 
 
-def finish(path: Path, script: Script) -> None:
+def finish(start: Any, script: Script) -> None:
     """Let a script do its work: publish five orders, or process them."""
-    if path == CONSUMER:
+    if start is consumer:
         script.wait_for("Processed 'ORD-005'")
         script.signal()
     assert script.wait() == 0, script
-
-
-def start(path: Path, url: str) -> Script:
-    """Start a script that works fast."""
-    return Script(path, url=url, PROCESSING_TIME=0)
 
 
 # Their text
@@ -38,14 +33,14 @@ def start(path: Path, url: str) -> Script:
 def test_what_both_must_agree_on_is_the_same_word_for_word() -> None:
     ours, theirs = (
         re.search(r"^# Keep all down.*?\n    return order\n", path.read_text(), re.S | re.M)
-        for path in BOTH
+        for path in (PRODUCER, CONSUMER)
     )
     assert ours and theirs and ours[0] == theirs[0]
     names = {"RABBITMQ", "QUEUE", "DEAD_LETTER_QUEUE", "QUEUE_ARGUMENTS", "parse_order"}
     assert set(re.findall(r"^(?:def )?(\w+)", ours[0], re.M)) == names
 
 
-@EACH
+@pytest.mark.parametrize("path", [PRODUCER, CONSUMER], ids=lambda path: path.stem)
 def test_script_is_small_and_stands_alone(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) <= 140 and len(text.split()) <= 600
@@ -58,13 +53,13 @@ def test_script_is_small_and_stands_alone(path: Path) -> None:
     assert imported - set(sys.stdlib_module_names) == {"pika"}
 
 
-# The queues
+# The queues, and where they are
 
 
 def test_queues_are_declared_as_documented(broker: Broker) -> None:
-    for path in BOTH:
-        with start(path, broker.url()) as script:
-            finish(path, script)
+    for start in (producer, consumer):
+        with start(broker) as script:
+            finish(start, script)
     rows = broker.rabbitctl_output(
         "-q", "list_queues", "--formatter", "json", "name", "durable", "arguments"
     )
@@ -74,15 +69,21 @@ def test_queues_are_declared_as_documented(broker: Broker) -> None:
         assert {key: value for key, _, value in row["arguments"]} == QUEUES[name]
 
 
-# AMQP_URL
-
-
 @EACH
+def test_documented_permissions_are_enough(broker: Broker, start: Any) -> None:
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert ", ".join(f"{right} `{pattern}`" for right, pattern in RIGHTS.items()) in readme
+    for each in (producer, start):
+        with each(broker.url("documented:s3cret")) as script:
+            finish(each, script)
+
+
+@pytest.mark.parametrize("module", ["producer", "consumer"])
 def test_default_url_is_the_one_of_docker_compose(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AMQP_URL", raising=False)
-    code = f"from {path.stem} import RABBITMQ as r\n"
+    code = f"from {module} import RABBITMQ as r\n"
     code += "print(r.host, r.port, r.virtual_host, r.credentials.username, r.credentials.password)"
     with Script("-c", code) as script:
         assert script.wait() == 0
@@ -93,34 +94,36 @@ def test_default_url_is_the_one_of_docker_compose(
 
 
 @EACH
-def test_attempts_are_a_second_apart(path: Path) -> None:
-    with Network() as network, start(path, network.url()) as script:
+def test_attempts_are_a_second_apart(start: Any) -> None:
+    with Network() as network, start(network) as script:
         script.wait_for("Error", times=8)
     times = network.connected[:8]
     assert 7 <= times[-1] - times[0] < 7 * 1.9
-    assert len(script.lines) - len(script.seen("(Error)")) == (1 if path == PRODUCER else 0)
+    assert len(script.lines) - len(script.seen("(Error)")) == (1 if start is producer else 0)
 
 
-@pytest.mark.parametrize("url, error", [
-    ("amqp://nobody.invalid", "gaierror"),
-    ("amqp://127.0.0.1:{port}/?stack_timeout=1", "StackTimeout"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "url, error",
+    [
+        ("amqp://nobody.invalid", "gaierror"),
+        ("amqp://127.0.0.1:{port}/?stack_timeout=1", "StackTimeout"),
+    ],
+)
 @EACH
-def test_error_that_is_none_of_amqp_is_no_end(path: Path, url: str, error: str) -> None:
+def test_error_that_is_none_of_amqp_is_no_end(start: Any, url: str, error: str) -> None:
     """The host is unknown, or RabbitMQ is frozen: it lets us connect and stays silent."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        with start(path, url.format(port=silent.getsockname()[1])) as script:
+        with start(url.format(port=silent.getsockname()[1])) as script:
             script.wait_for(error, times=2)
     assert "Traceback" not in script.out
 
 
 @EACH
-def test_whoever_mends_the_cause_need_not_start_it_again(tmp_path: Path, path: Path) -> None:
+def test_whoever_mends_the_cause_need_not_start_it_again(tmp_path: Path, start: Any) -> None:
     """RabbitMQ is not up yet, then knows no such user, then has the queue with other arguments."""
     broker = Broker(tmp_path)
-    url = broker.url("late:s3cret")
     # Patient, as this node may boot slowly; the consumer is so by itself.
-    with changed(path, PATIENT, url=url, PROCESSING_TIME=0) as script:
+    with start(broker.url("late:s3cret"), change=PATIENT) as script:
         script.wait_for("ConnectionRefusedError")
         with running(broker), broker.connect() as connection:
             channel = connection.channel()
@@ -130,20 +133,7 @@ def test_whoever_mends_the_cause_need_not_start_it_again(tmp_path: Path, path: P
             broker.rabbitctl_output("set_permissions", "late", ".*", ".*", ".*")
             script.wait_for("PRECONDITION_FAILED")
             channel.queue_delete("orders")
-            if path == CONSUMER:
-                script.wait_for("Waiting for orders")
-                with producer(broker) as sender:
-                    finish(PRODUCER, sender)
-            finish(path, script)
+            with producer(broker):
+                finish(start, script)
     assert "s3cret" not in script.out and "Traceback" not in script.out
     assert all(re.match(r"\d{4}-\d\d-\d\d ", text) for text in script.lines), "one line each"
-
-
-@EACH
-def test_documented_permissions_are_enough(broker: Broker, path: Path) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    configure, write, read = DOCUMENTED
-    assert f"configure `{configure}`, write `{write}`, read `{read}`" in " ".join(readme.split())
-    for each in (PRODUCER, path):
-        with start(each, broker.url("documented:s3cret")) as script:
-            finish(each, script)

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from conftest import running
 from experiments import measure
 from experiments.report import FOLDER, draw, markdown, renewed
-from rig.broker import Broker
+from rig.broker import Broker, running
 
 WORK = 0.4  # seconds
 

@@ -6,28 +6,16 @@ import re
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import running
-from rig.broker import Broker, let_new_queues_settle, wait_until
+from rig.broker import Broker, let_new_queues_settle, running, wait_until
 from rig.network import PUBLISH, Network
-from rig.orders import drain, line, names, put, ready, write_orders
-from rig.scripts import (
-    CONSUMER,
-    PATIENT,
-    PRODUCER,
-    ROOT,
-    changed,
-    consumer,
-    processed,
-    producer,
-    stored,
-    telling_consumer,
-)
+from rig.orders import drain, line, names, put, ready
+from rig.scripts import PATIENT, ROOT, consumer, producer, telling_consumer
 
 # A consumer is killed
 
@@ -40,7 +28,7 @@ def test_order_of_a_consumer_killed_in_mid_order_goes_to_another(
         victim.wait_for("Received 'A':")
         assert ready(channel) == 0
         victim.process.kill()
-    with telling_consumer(broker.url()) as other:
+    with telling_consumer(broker) as other:
         other.wait_for(r"Received 'A' \(redelivered\): ")
         other.wait_for("Processed 'A'")
         other.stop()
@@ -55,13 +43,13 @@ def test_twelve_consumers_killed_at_random_moments_lose_nothing(
     put(channel, *map(line, orders))
     done: Counter[str] = Counter()
     for number in range(12):
-        with telling_consumer(broker.url(), 0.03) as victim:
+        with telling_consumer(broker, 0.03) as victim:
             # The moment falls anywhere into an order of 30 ms.
             victim.wait_for("end", times=draw.randint(1, 12))
             victim.process.kill()
         done.update(victim.texts("end (.*)"))
         assert len(done) < 300, f"no kill after {number} fell into the middle"
-    with telling_consumer(broker.url()) as one, telling_consumer(broker.url()) as other:
+    with telling_consumer(broker) as one, telling_consumer(broker) as other:
         wait_until(lambda: ready(channel) == 0, "an empty queue")
         one.stop()
         other.stop()
@@ -83,11 +71,11 @@ def test_once_only_of_the_readme_brings_each_result_once(
     orders = names("A", 100)
     put(channel, *map(line, orders + orders))
     for _ in range(6):
-        with changed(CONSUMER, change, url=broker.url()) as victim:
+        with consumer(broker, change=change) as victim:
             victim.wait_for("Received", times=draw.randint(5, 20))
             time.sleep(draw.uniform(0, 0.02))
             victim.process.kill()
-    with changed(CONSUMER, change, url=broker.url()) as last:
+    with consumer(broker, change=change) as last:
         wait_until(lambda: ready(channel) == 0, "an empty queue")
         last.stop()
     with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as database:
@@ -100,58 +88,41 @@ def test_once_only_of_the_readme_brings_each_result_once(
 SENT, WAITED = names("SENT", 500), names("WAITED", 100)
 
 
-@pytest.fixture(scope="module")
-def mortal_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """The node that the next test stops and kills."""
-    with running(Broker(tmp_path_factory.mktemp("mortal"))) as node:
-        with node.connect() as connection:
-            put(connection.channel())
-        let_new_queues_settle()
-        yield node
-
-
-def waiting(node: Broker) -> int:
-    """Return how many orders wait on the node, without a connection that stays."""
-    with node.connect() as connection:
-        return ready(connection.channel())
-
-
-@pytest.mark.xdist_group("mortal")
 @pytest.mark.parametrize("end", [Broker.stop, Broker.kill], ids=["stopped", "killed"])
 def test_broker_that_goes_down_with_everything_in_flight(
-    mortal_node: Broker, tmp_path: Path, end: Callable[[Broker], Any]
+    tmp_path: Path, end: Callable[[Broker], Any]
 ) -> None:
     """One order is just done, one in hand, 100 wait, and more are being sent."""
-    node = mortal_node
-    with node.connect() as connection:
-        put(connection.channel(), line("DONE"))
-        with consumer(node) as first:
-            first.wait_for("Processed 'DONE'")
-            first.stop()
-        put(connection.channel(), *map(line, ["IN-HAND", *WAITED]))
-    time.sleep(1)  # from now on, DONE must not come again
-    file = write_orders(tmp_path / "sent", SENT)
-    with Network(node.port) as network:
-        network.pause = 0.02  # or the sender is done too early
-        with changed(PRODUCER, PATIENT, file, url=network.url()) as sender:
-            wait_until(lambda: waiting(node) >= 150, "some orders stored")
-            with consumer(node, 5) as worker:
-                worker.wait_for("Received 'IN-HAND':")
-                assert not sender.ended() and not processed(worker), "it must be in mid-work"
-                end(node)
-                network.pause = 0
-                node.start()
-                assert sender.wait(120) == 0, sender
-                worker.wait_for(r"Received 'IN-HAND' \(redelivered\): ")
-                worker.stop()
-    assert stored(sender) == SENT and sender.seen("(Error|ConnectionClosed|ConnectionReset)")
+    with running(Broker(tmp_path)) as node:
+        with node.connect() as connection:
+            put(connection.channel(), line("DONE"))
+            let_new_queues_settle()
+            with consumer(node) as first:
+                first.wait_for("Processed 'DONE'")
+                first.stop()
+            put(connection.channel(), *map(line, ["IN-HAND", *WAITED]))
+        time.sleep(1)  # from now on, DONE must not come again
+        with Network(node.port) as network:
+            network.pause = 0.02  # or the sender is done too early
+            with producer(network, lines=map(line, SENT), change=PATIENT) as sender:
+                sender.wait_for("Stored", 50)
+                with consumer(node, 5) as worker:
+                    worker.wait_for("Received 'IN-HAND':")
+                    assert not sender.ended() and not worker.processed, "it must be in mid-work"
+                    end(node)
+                    network.pause = 0
+                    node.start()
+                    assert sender.wait(120) == 0, sender
+                    worker.wait_for(r"Received 'IN-HAND' \(redelivered\): ")
+                    worker.stop()
+        with node.connect() as connection:
+            left = drain(connection.channel())
+            assert ready(connection.channel(), "orders.dead") == 0
+    assert sender.stored == SENT and sender.seen("(Error|ConnectionClosed|ConnectionReset)")
     assert len(worker.seen("(Waiting for orders)")) == 2
-    with node.connect() as connection:
-        left = drain(connection.channel())
-        assert ready(connection.channel(), "orders.dead") == 0
-    assert "DONE" not in left and processed(worker).count("IN-HAND") == 1
+    assert "DONE" not in left and worker.processed.count("IN-HAND") == 1
     # A killed broker may give one that waited out before it gives IN-HAND back.
-    everything = left + Counter(processed(worker))
+    everything = left + Counter(worker.processed)
     assert set(everything) == {"IN-HAND", *WAITED, *SENT}
     twice = [order for order, number in everything.items() if number > 1]
     assert len(twice) <= 1 and set(twice) <= set(SENT), "the order in doubt"
@@ -160,16 +131,14 @@ def test_broker_that_goes_down_with_everything_in_flight(
 # The network fails
 
 
-def test_network_gone_silent_is_found_out_by_the_heartbeat(
-    broker: Broker, channel: Any, tmp_path: Path
-) -> None:
+def test_network_gone_silent_is_found_out_by_the_heartbeat(broker: Broker, channel: Any) -> None:
     orders = names("B", 50)
     with Network(broker.port) as network:
         url = network.url("?heartbeat=2")
-        with consumer(broker, 5, url=url) as worker:
+        with consumer(url, 5) as worker:
             worker.wait_for("Waiting for orders")
             network.hold_up_at(PUBLISH)
-            with producer(broker, write_orders(tmp_path / "orders", orders), url=url) as sender:
+            with producer(url, lines=map(line, orders)) as sender:
                 assert network.held.wait(60)
                 put(channel, line("A"))
                 worker.wait_for("Received 'A':")
@@ -179,17 +148,16 @@ def test_network_gone_silent_is_found_out_by_the_heartbeat(
                 worker.stop()
     for script in (sender, worker):
         assert len(script.seen("(heartbeat)")) == 1, script
-    count = drain(channel) + Counter(processed(worker))
+    count = drain(channel) + Counter(worker.processed)
     assert set(count) == {"A", *orders} and sum(count.values()) <= 52
 
 
-def test_slow_network_only_takes_longer(broker: Broker, channel: Any, tmp_path: Path) -> None:
-    file = tmp_path / "orders"
-    file.write_bytes(line("A", customer="x" * 25_000))
+def test_slow_network_only_takes_longer(broker: Broker, channel: Any) -> None:
+    order = line("A", customer="x" * 25_000)
     with Network(broker.port) as network:
         # 5 KB/s: the order takes longer than two heartbeats.
         network.chunk, network.pause = 512, 0.1
-        with producer(broker, file, url=network.url("?heartbeat=2")) as sender:
+        with producer(network.url("?heartbeat=2"), lines=[order]) as sender:
             assert sender.wait() == 0, sender
     assert sender.arrivals[-1] - sender.started > 5
     assert len(sender.lines) == 2, "no connection was lost"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from consumer import parse_order
+from producer import parse_order
 from rig.orders import line
 
 

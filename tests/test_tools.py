@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from rig.broker import LIMIT, Broker, free_ports, wait_until
-from rig.orders import consumers, put, ready
-from rig.scripts import CONSUMER, PRODUCER, ROOT, TESTS, Script, processed, stored
+from rig.orders import counts, put, ready
+from rig.scripts import ROOT, TESTS, Script, consumer, producer
 from soak import Soak, main
 
 
@@ -30,17 +30,14 @@ def test_short_soak_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_soak_notices_a_theft(
-    broker: Broker, channel: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    broker: Broker, channel: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    soak = Soak(broker, tmp_path, seed=0)
-    try:
+    with contextlib.closing(Soak(broker, seed=0)) as soak:
         soak.publish(5)
         soak.collect_stored(wait=True)
         wait_until(lambda: channel.basic_get("orders", auto_ack=True)[0], "an order to steal")
         soak.add_consumer()
         counts = soak.end()
-    finally:
-        soak.clean_up()
     assert (counts["published and confirmed"], counts["lost"]) == (5, 1)
     monkeypatch.setattr("soak.soak", lambda *_: counts)
     monkeypatch.setattr("sys.argv", ["soak.py"])
@@ -58,15 +55,11 @@ def alive(folder: Path) -> list[psutil.Process]:
 
 
 def test_demo_shows_both_sides_of_five_orders(broker: Broker) -> None:
-    with Script(TESTS / "demo.py", url=broker.url(), PROCESSING_TIME=0.1) as script:
+    with Script(TESTS / "demo.py", AMQP_URL=broker.url(), PROCESSING_TIME=0.1) as script:
         assert script.wait() == 0, script
     ids = [f"ORD-00{number}" for number in range(1, 6)]
-    for start in (
-        r"producer \| .* Stored",
-        r"consumer \| .* Received",
-        r"consumer \| .* Processed",
-    ):
-        assert script.texts(f"^{start} '(.*?)'") == ids, script
+    for event in ("producer . .* Stored", "consumer . .* Received", "consumer . .* Processed"):
+        assert script.texts(f"^{event} '(.*?)'") == ids, script
     assert re.search(r"producer took [\d.]+ s, the consumer [\d.]+ s$", script.lines[-1])
 
 
@@ -74,12 +67,12 @@ def test_demo_leaves_a_queue_in_use_alone_and_nothing_behind(
     broker: Broker, channel: Any, tmp_path: Path
 ) -> None:
     put(channel, b"somebody's")
-    with Script(TESTS / "demo.py", url=broker.url(), TMPDIR=tmp_path) as script:
+    with Script(TESTS / "demo.py", AMQP_URL=broker.url(), TMPDIR=tmp_path) as script:
         script.wait_for(r"^consumer \| .* Received 'ORD-001'")
         assert len(alive(tmp_path)) > 2, "itself, its node, its consumer"
         script.signal(SIGTERM)
         assert script.wait() == 130, script
-    assert ready(channel) == 1 and consumers(channel) == 0
+    assert ready(channel) == 1 and counts(channel).consumer_count == 0
     wait_until(lambda: not alive(tmp_path), "its processes are gone")
     assert list(tmp_path.iterdir()) == []
 
@@ -106,17 +99,17 @@ def compose() -> Iterator[Any]:
 
 def test_five_orders_outlive_down_up_and_kill(compose: Any) -> None:
     url = compose("up", "-d", "--wait")
-    with Script(PRODUCER, url=url) as sender:
-        assert sender.wait() == 0 and len(stored(sender)) == 5, sender
+    with producer(url) as sender:
+        assert sender.wait() == 0 and len(sender.stored) == 5, sender
     assert len(sender.lines) == 1 + 5, f"not ready when up --wait returned: {sender}"
     compose("down")
     compose("up", "-d", "--wait")
     compose("kill", "--signal", "SIGKILL")
     compose("up", "-d", "--wait")
-    with Script(CONSUMER, url=url, PROCESSING_TIME=0) as script:
+    with consumer(url) as script:
         script.wait_for("Processed", times=5)
         script.stop()
-    assert sorted(processed(script)) == stored(sender)
+    assert sorted(script.processed) == sender.stored
 
 
 def test_interrupted_tests_leave_no_process_and_no_file(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from signal import SIGTERM
 from statistics import median
 
 from rig.broker import Broker
-from rig.orders import names, ready, write_orders
+from rig.orders import line, names, ready
 from rig.programs import own_broker, progress, run, versions
 from rig.scripts import PRODUCER, TESTS, Script
 
@@ -37,18 +37,18 @@ def measure(broker: Broker, python: str, way: Way, orders: int) -> float:
     """Return the seconds from start to last order stored, or from first to last order done."""
     publish, *drain = way
     ids = names("ORD", orders)
-    write_orders(Path(FILE), ids)
+    Path(FILE).write_bytes(b"\n".join(map(line, ids)))
     with broker.connect() as connection:
         channel = connection.channel()
         for queue in ("orders", "orders.dead", "orders.DQ", "orders.XQ"):
             channel.queue_delete(queue)
-        with Script(*publish, url=broker.url(), python=python) as script:
+        with Script(*publish, AMQP_URL=broker.url(), python=python) as script:
             while not script.ended():
                 connection.sleep(0.2)
             assert script.wait() == 0 and script.texts("Stored '(.*?)'") == ids, script
         if not drain:
             return script.seen("(Stored)")[-1][1] - script.started
-        with Script(*drain[0], url=broker.url(), python=python) as script:
+        with Script(*drain[0], AMQP_URL=broker.url(), python=python) as script:
             try:
                 while len(done := script.seen("(Processed)")) < orders:
                     assert not script.ended(), script

@@ -24,12 +24,12 @@ from rig.broker import Broker, free_ports, let_new_queues_settle, wait_until
 from rig.network import PUBLISH, Network
 from rig.orders import counts, line, messages, put, ready
 from rig.programs import own_broker, progress, run, versions
-from rig.scripts import CONSUMER, PATIENT, PRODUCER, Script, changed, processed, producer
+from rig.scripts import PATIENT, Script, consumer, producer
 
 # What an experiment returns: a table's head and rows, and the panels of a picture.
 Found = tuple[list[str], list[list[Any]], dict[str, Lanes]]
 
-WORK = 2.0  # seconds an order; README.md says so, too
+WORK, RUNS = 2.0, 3  # seconds an order, and how often; README.md says so, too
 ORDERS = [line(f"ORD-{number}") for number in range(1, 11)]
 WAYS = ["direct calls", "direct calls, repeated until answered", "queue"]
 MODES = {  # when a consumer acknowledges
@@ -51,7 +51,7 @@ def variant(*arguments: object) -> Script:
 def worker(kind: str, target: object, work: float, crash: float = math.inf) -> Iterator[Script]:
     """Run a worker that dies after `crash` orders; `target`: RabbitMQ's URL, or its own port."""
     if kind == "consumer":
-        script = changed(CONSUMER, CRASHING.format(work, crash), url=str(target))
+        script = consumer(target, change=CRASHING.format(work, crash))
     else:
         script = variant(*kind.split(), target, work, crash)
     with script:
@@ -61,7 +61,7 @@ def worker(kind: str, target: object, work: float, crash: float = math.inf) -> I
 
 def all_processed(workers: list[Script], count: int) -> None:
     """Wait until the workers together have processed so many orders."""
-    wait_until(lambda: sum(len(processed(w)) for w in workers) >= count, f"{count} orders done")
+    wait_until(lambda: sum(len(w.processed) for w in workers) >= count, f"{count} orders done")
 
 
 def nobody_is_there(channel: Any) -> None:
@@ -132,8 +132,8 @@ def prefetch(broker: Broker, work: float) -> Found:
 def without_ack(broker: Broker, work: float) -> Found:
     """Give five orders to a consumer.py that forgets its basic_ack."""
     with queue(broker, *ORDERS[:5]) as channel, contextlib.ExitStack() as stack:
-        script = changed(CONSUMER, NO_ACK, url=broker.url(), PROCESSING_TIME=work)
-        stack.enter_context(script).wait_for("Processed")
+        script = stack.enter_context(consumer(broker, work, change=NO_ACK))
+        script.wait_for("Processed")
         time.sleep(4 * work)
         row = ["`basic_ack` does nothing", len(script.texts("(Received)")), ready(channel)]
     return ["`consumer.py`", "received in 5 × work", "still waiting"], [row], {}
@@ -167,7 +167,7 @@ def death_of_rabbitmq(broker: Broker, work: float) -> Found:
     rows: list[list[Any]] = [["loop without confirmation", "Sent"], ["`producer.py`", "Stored"]]
     with Network(broker.port) as network, contextlib.ExitStack() as stack:
         network.hold_up_at(PUBLISH)  # the first order of producer.py
-        sender = stack.enter_context(changed(PRODUCER, PATIENT, url=network.url()))
+        sender = stack.enter_context(producer(network, change=PATIENT))
         loop = stack.enter_context(variant("loop", broker.url()))
         loop.wait_for("Connected")
         wait_until(network.held.is_set, "producer.py to publish")
@@ -270,12 +270,11 @@ def main() -> None:
     """Measure, then print the tables; with --renew put them into README.md."""
     parser = argparse.ArgumentParser("tests/run experiments", description=__doc__)
     parser.add_argument("--renew", action="store_true", help="renew README.md and its pictures")
-    parser.add_argument("--runs", type=int, default=3, help="how many, by default 3")
-    options = parser.parse_args()
+    renew = parser.parse_args().renew
     found: dict[str, list[Found]] = {}
     with own_broker("experiments") as (broker, _):
         measured_with = f"Measured with {versions(broker)}."
-        for number in range(options.runs):
+        for number in range(RUNS):
             for experiment in EXPERIMENTS:
                 progress(f"run {number + 1}: {experiment.__name__}")
                 found.setdefault(experiment.__name__, []).append(experiment(broker, WORK))
@@ -285,9 +284,9 @@ def main() -> None:
         table = markdown(runs[0][0], [rows for _, rows, _ in runs])
         print(*table, sep="\n", end="\n\n")
         text = renewed(text, table)
-        if options.renew and runs[0][2]:
+        if renew and runs[0][2]:
             draw(FOLDER / "pictures" / f"{name}.svg", runs[0][2])  # of the first run
-    if options.renew:
+    if renew:
         (FOLDER / "README.md").write_text(text)
 
 

@@ -6,11 +6,10 @@ import os
 import secrets
 import shutil
 import socket
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import pika
@@ -29,15 +28,13 @@ Result = TypeVar("Result")
 reservations: list[socket.socket] = []  # bound to ports, but they do not listen
 
 
-def wait_until(condition: Callable[[], Result | None], what: str, limit: float = LIMIT) -> Result:
+def wait_until(condition: Callable[[], Result], what: object, limit: float = LIMIT) -> Result:
     """Return the first true value of `condition`; AssertionError if none comes."""
     deadline = time.monotonic() + limit
-    while True:
-        value = condition()
-        if value:
-            return value
+    while not (value := condition()):
         assert time.monotonic() < deadline, f"waited {limit:.0f} s in vain: {what}"
         time.sleep(0.02)
+    return value
 
 
 def let_new_queues_settle() -> None:
@@ -63,15 +60,24 @@ def free_ports(count: int) -> list[int]:
     """
     ports: list[int] = []
     while len(ports) < count:
-        reservation = socket.socket()
+        one = socket.socket()
         with contextlib.suppress(OSError):  # another process was faster
-            reservation.bind(("127.0.0.1", port_for.select_random()))
-            reservation.setsockopt(
-                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-            )  # a node may listen there
-            reservations.append(reservation)
-            ports.append(reservation.getsockname()[1])
+            one.bind(("127.0.0.1", port_for.select_random()))
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a node may listen there
+            reservations.append(one)
+            ports.append(one.getsockname()[1])
     return ports
+
+
+class Connection(pika.BlockingConnection):  # type: ignore[misc]
+    """A connection that is left open where a signal ends the program.
+
+    A signal in the middle of one of its calls may make close() wait for ever.
+    """
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if kind is None or issubclass(kind, Exception):
+            super().__exit__(kind, error, traceback)
 
 
 class Broker(RabbitMqExecutor):
@@ -116,39 +122,37 @@ class Broker(RabbitMqExecutor):
         }
 
     def start(self) -> "Broker":
-        """Boot it; once more if that fails."""
-        try:
-            return self._boot()
-        except RuntimeError as error:
-            print(error, file=sys.stderr)
-        return self._boot()
-
-    def _boot(self) -> "Broker":
-        """Start it. If that fails, raise RuntimeError with the end of what it wrote."""
+        """Boot it; once more if that fails. RuntimeError, with its logs, if that fails, too."""
         output = self._folder / "output"
-        try:
-            with output.open("a") as self._stdout:
+        for _ in range(2):
+            with output.open("a") as self._stdout, contextlib.suppress(ExecutorError):
                 self._stderr = self._stdout
                 super().start()
-        except ExecutorError as error:
-            lines = [f"RabbitMQ does not boot: {error}"]
-            for path in [*self._folder.glob("log/*.log"), output]:
-                lines += path.read_text(errors="replace").splitlines()[-80:]
-            raise RuntimeError("\n".join(line[:300] for line in lines)) from None
-        return self
+                return self
+        logs = [*self._folder.glob("log/*.log"), output]
+        raise RuntimeError("\n".join(path.read_text(errors="replace")[-9000:] for path in logs))
+
+    def after_start_check(self) -> bool:
+        """Tell whether the node lets a client in; start() waits for it."""
+        if super().after_start_check():  # it listens
+            with contextlib.suppress(Exception):  # pika raises many kinds
+                self.connect().close()
+                return True
+        return False
 
     def url(self, user: str = "guest:guest", vhost: str = "/", query: str = "") -> str:
         """Return an AMQP URL of the node; `user` with the password."""
         return f"amqp://{user}@127.0.0.1:{self.port}/{quote(vhost, safe='')}{query}"
 
-    def connect(self) -> pika.BlockingConnection:
+    def connect(self) -> Connection:
         """Return a connection of the test's own."""
-        return pika.BlockingConnection(pika.URLParameters(self.url()))
+        return Connection(pika.URLParameters(self.url()))
 
-    def is_alive(self) -> bool:
-        """Tell whether the node lets a client in."""
-        try:
-            self.connect().close()
-        except Exception:  # pika raises many kinds
-            return False
-        return True
+
+@contextlib.contextmanager
+def running(broker: Broker) -> Iterator[Broker]:
+    """Start a node, and kill it at the end."""
+    try:
+        yield broker.start()
+    finally:
+        broker.kill()

@@ -2,9 +2,11 @@
 
 import contextlib
 import socket
+import socketserver
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 # As AMQP 0-9-1 has them on the wire.
@@ -19,7 +21,8 @@ class Link:
         self.client, self.broker = client, broker
         self.gate = threading.Event()
         self.gate.set()
-        self.silent = False
+        for end in (client, broker):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def close(self) -> None:
         for end in (self.client, self.broker):
@@ -28,29 +31,26 @@ class Link:
         self.gate.set()
 
 
-class Network:
+class Network(socketserver.ThreadingTCPServer):
     """The way to a broker's port, or to the first of several ports that answers.
 
     It cuts every connection at the bytes `cut_at`, or `cut_after` so many, of the
     client. Every `chunk` bytes wait for `pause` seconds in either direction.
     """
 
+    request_queue_size = 100
+
     def __init__(self, *ports: int) -> None:
         self.chunk, self.pause, self.hold_at = 65536, 0.0, b""
         self.cut_at, self.cut_after = b"", sys.maxsize
         self.held = threading.Event()
         self.connected: list[float] = []  # when clients came (time.monotonic())
-        self._ports = ports
-        self._closing = threading.Event()
-        self._links: list[Link] = []
-        self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._acceptor = self._spawn(self._accept)
+        self._ports, self._links, self._closing = ports, list[Link](), False
+        super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
 
     def url(self, query: str = "") -> str:
         """Return the AMQP URL that leads through this network."""
-        return f"amqp://guest:guest@127.0.0.1:{self.port}/%2F{query}"
+        return f"amqp://guest:guest@127.0.0.1:{self.server_address[1]}/%2F{query}"
 
     def hold_up_at(self, sign: bytes) -> None:
         """Let the next connection whose client sends these bytes stop right before them."""
@@ -65,7 +65,6 @@ class Network:
     def fall_silent(self) -> None:
         """Pass nothing on any more, not even a close; new connections work."""
         for link in self._links:
-            link.silent = True
             link.gate.clear()
 
     def cut(self) -> None:
@@ -73,32 +72,22 @@ class Network:
         for link in list(self._links):
             link.close()
 
-    def _spawn(self, target: Any, *arguments: Any) -> threading.Thread:
-        thread = threading.Thread(target=target, args=arguments, daemon=True)
-        thread.start()
-        return thread
+    def finish_request(self, client: Any, _: Any) -> None:
+        """Pass on what the ends of a connection send (socketserver has a thread for each)."""
+        self.connected.append(time.monotonic())
+        with contextlib.suppress(OSError), self._connect() as broker, ThreadPoolExecutor() as pool:
+            link = Link(client, broker)
+            self._links.append(link)
+            if self._closing:
+                link.close()
+            pool.submit(self._pass_on, link, broker, client)
+            self._pass_on(link, client, broker)
 
     def _connect(self) -> socket.socket:
         for port in self._ports:
             with contextlib.suppress(OSError):
                 return socket.create_connection(("127.0.0.1", port))
         raise OSError("no broker answers")
-
-    def _accept(self) -> None:
-        while not self._closing.is_set():
-            with contextlib.suppress(OSError):  # no broker answers, or this network closes
-                client, _ = self._listener.accept()
-                self.connected.append(time.monotonic())
-                try:
-                    link = Link(client, self._connect())
-                except OSError:
-                    client.close()
-                    continue
-                for end in (link.client, link.broker):
-                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._links.append(link)
-                for way in ((link.client, link.broker), (link.broker, link.client)):
-                    self._threads.append(self._spawn(self._pass_on, link, *way))
 
     def _pass_on(self, link: Link, source: socket.socket, sink: socket.socket) -> None:
         tail, passed = b"", 0
@@ -109,13 +98,12 @@ class Network:
                     self._look_at(link, tail)
                     data = data[: max(self.cut_after - passed, 0)]
                 passed += len(data)
-                self._closing.wait(self.pause)
+                time.sleep(self.pause)
                 link.gate.wait()
                 sink.sendall(data)
                 if source is link.client and passed >= self.cut_after:
                     break
-        if link.silent:
-            link.gate.wait()
+        link.gate.wait()
         link.close()
 
     def _look_at(self, link: Link, data: bytes) -> None:
@@ -128,17 +116,11 @@ class Network:
             self.held.set()
 
     def __enter__(self) -> "Network":
+        threading.Thread(target=self.serve_forever, args=[0.02]).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._closing.set()
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
-        self._acceptor.join(10)  # from now on there are no new links
+        self._closing = True
+        self.shutdown()  # from now on there are no new links
         self.cut()
-        for thread in self._threads:
-            thread.join(10)
-        for link in self._links:
-            link.client.close()
-            link.broker.close()
-        self._listener.close()
+        self.server_close()  # waits for the threads

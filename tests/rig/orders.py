@@ -3,8 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pika
@@ -19,12 +18,6 @@ def line(order_id: str, /, **fields: Any) -> bytes:
     """Return an order as JSON in UTF-8."""
     order = {"order_id": order_id, "customer": "Иван Иванов", "amount": 1249.5, "status": "pending"}
     return json.dumps({**order, **fields}, ensure_ascii=False).encode()
-
-
-def write_orders(path: Path, ids: Iterable[str]) -> Path:
-    """Write one order a line to a file, for producer.py."""
-    path.write_bytes(b"".join(line(order_id) + b"\n" for order_id in ids))
-    return path
 
 
 # What the scripts have to declare.
@@ -79,17 +72,6 @@ def counts(channel: Any, queue: str = "orders") -> Any:
 def ready(channel: Any, queue: str = "orders") -> int:
     """Return how many messages wait in the queue; not those a consumer has."""
     return int(counts(channel, queue).message_count)
-
-
-def consumers(channel: Any) -> int:
-    """Return how many consumers `orders` has; 0 where there is no such queue."""
-    own = channel.connection.channel()
-    try:
-        found = int(counts(own).consumer_count)
-        own.close()
-        return found
-    except pika.exceptions.ChannelClosedByBroker:
-        return 0
 
 
 def drain(channel: Any, queue: str = "orders") -> Counter[str]:

@@ -9,72 +9,44 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pika
 
-from rig.broker import Broker
+from rig.broker import Broker, running
 
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 started = time.monotonic()
 
 
-class Connection(pika.BlockingConnection):  # type: ignore[misc]
-    """A connection that is left open where a signal ends the program.
-
-    A signal in the middle of one of its calls may make close() wait for ever.
-    """
-
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        """Close it."""
-        if kind is not KeyboardInterrupt:
-            super().__exit__(kind, error, traceback)
-
-
-class OwnBroker(Broker):
-    """A RabbitMQ node of a program's own."""
-
-    def connect(self) -> Connection:
-        """Return a connection of the program's own."""
-        return Connection(pika.URLParameters(self.url()))
-
-
 @contextlib.contextmanager
-def own_broker(purpose: str, config: str = "") -> Iterator[tuple[OwnBroker, Path]]:
+def own_broker(purpose: str, config: str = "") -> Iterator[tuple[Broker, Path]]:
     """Give a RabbitMQ node that runs, and a folder for files; remove both at the end.
 
     `config` is the text of its rabbitmq.conf.
     """
     with tempfile.TemporaryDirectory(prefix=f"orders-{purpose}-") as name:
-        broker = OwnBroker(Path(name) / "node", config)
-        try:
-            broker.start()
+        with running(Broker(Path(name) / "node", config)) as broker:
             yield broker, Path(name)
-        finally:
-            broker.kill()
 
 
-def interrupt(signal_number: int, frame: Any) -> NoReturn:
-    """Raise KeyboardInterrupt, and let nothing interrupt the cleaning up after it."""
+def end(signal_number: int, frame: object) -> NoReturn:
+    """End the program, and let nothing interrupt the cleaning up."""
     for number in ENDINGS:
         signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    sys.exit(130)
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a program and exit with its status; with 130 where a signal ended it."""
     for number in ENDINGS:
-        signal.signal(number, interrupt)
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+        signal.signal(number, end)
+    sys.exit(main())
 
 
 def progress(text: str) -> None:
     """Say on standard error what is being measured."""
-    elapsed = time.monotonic() - started
-    print(f"{elapsed:5.0f} s  {text}", file=sys.stderr, flush=True)
+    print(f"{time.monotonic() - started:5.0f} s  {text}", file=sys.stderr, flush=True)
 
 
 def versions(broker: Broker) -> str:

@@ -4,56 +4,59 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from signal import SIGINT
 from typing import Any
 
-from rig.broker import LIMIT, Broker, free_ports, wait_until
+from rig.broker import LIMIT, free_ports, wait_until
 
 TESTS = Path(__file__).resolve().parent.parent
 ROOT = TESTS.parent
-CONSUMER = ROOT / "consumer.py"
-PRODUCER = ROOT / "producer.py"
-BOTH = [PRODUCER, CONSUMER]
+PRODUCER, CONSUMER = ROOT / "producer.py", ROOT / "consumer.py"
 
 
 class Script:
-    """A Python program (or any) as a process; it is killed at the end of a `with`.
+    """A Python program as a process; it is killed at the end of a `with`.
 
     `lines` has what it writes, standard output and error together, and `arrivals` when
-    each line came (time.monotonic()). With a label the lines are shown, too.
+    each line came (time.monotonic()). With a label the lines are shown, too. Without
+    `stdin`, what it reads at standard input, that is an open pipe.
     """
 
     def __init__(
         self,
         *arguments: object,
-        url: str | None = None,
         python: str = sys.executable,
         label: str = "",
-        **environment: object,
+        stdin: bytes = b"",
+        **variables: object,
     ) -> None:
-        variables = {
+        environment = {
             **os.environ,
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUNBUFFERED": "",  # as most users have it
             "PYTHONWARNINGS": "ignore:BlockingConnection is deprecated",  # as pika 1.5 says
             "PYTHONPATH": f"{TESTS}:{ROOT}",
-            **({} if url is None else {"AMQP_URL": url}),
-            **{name: str(value) for name, value in environment.items()},
+            **{name: str(value) for name, value in variables.items()},
         }
         self.label = label
         self.lines: list[str] = []
         self.arrivals: list[float] = []
         self.started = time.monotonic()
-        self.process = subprocess.Popen(
-            [*([python] if python else []), *map(str, arguments)],
-            env=variables,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+        with tempfile.TemporaryFile() as file:
+            file.write(stdin)
+            file.seek(0)
+            self.process = subprocess.Popen(
+                [python, *map(str, arguments)],
+                env=environment,
+                stdin=file if stdin else subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -75,12 +78,25 @@ class Script:
         self.process._waitpid_lock = threading.Lock()  # type: ignore[attr-defined]
         self.process.kill()
         self.wait()
-        assert self.process.stdin
-        self.process.stdin.close()
+        if self.process.stdin:
+            self.process.stdin.close()
+
+    def __repr__(self) -> str:
+        return f"{self.process.args!r}, status {self.process.poll()}\n{self.out}"
 
     @property
     def out(self) -> str:
         return "\n".join(self.lines)
+
+    @property
+    def stored(self) -> list[str]:
+        """The orders that a producer says are stored."""
+        return self.texts("Stored '(.*)' ")
+
+    @property
+    def processed(self) -> list[str]:
+        """The orders that a consumer says it has processed, in their order."""
+        return self.texts("Processed '(.*)'")
 
     def seen(self, pattern: str) -> list[tuple[str, float]]:
         """Return (group 1, time of arrival) of each line that the pattern matches."""
@@ -96,15 +112,12 @@ class Script:
         """Wait until so many lines match; AssertionError, with all output, if they do not."""
 
         def matches() -> bool:
-            ended = not self._reader.is_alive()
+            ended = not self._reader.is_alive()  # first, so that all it wrote is there then
             enough = len(self.seen(f"({pattern})")) >= times
             assert enough or not ended, f"ended without {pattern!r}: {self!r}"
             return enough
 
-        try:
-            wait_until(matches, pattern)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self!r}") from None
+        wait_until(matches, (pattern, self))
 
     def signal(self, number: int = SIGINT) -> None:
         """Send it a signal."""
@@ -119,8 +132,7 @@ class Script:
         try:
             status = self.process.wait(limit)
         except subprocess.TimeoutExpired:
-            text = f"still running after {limit:.0f} s: {self!r}"
-            raise AssertionError(text) from None
+            raise AssertionError(f"still running after {limit:.0f} s: {self!r}") from None
         self._reader.join(limit)
         return status
 
@@ -130,57 +142,49 @@ class Script:
         assert self.wait() == 0, self
         assert self.lines[-1].endswith(" Stopped"), self
 
-    def __repr__(self) -> str:
-        return f"{self.process.args!r}, status {self.process.poll()}\n{self.out}"
+
+def start(path: Path, where: Any, *arguments: object, change: str = "", **options: Any) -> Script:
+    """Start a script; `where`: RabbitMQ's URL, or what has it as url().
+
+    `change`: lines of Python that change its module, `script`, before it begins.
+    """
+    url = where if isinstance(where, str) else where.url()
+    code = f"import {path.stem} as script\n{change}\nscript.main()"
+    command = ["-c", code] if change else [path]
+    return Script(*command, *arguments, **{"AMQP_URL": url, **options})
 
 
-def consumer(broker: Broker, seconds: float = 0, **options: Any) -> Script:
-    """Start consumer.py against the broker; `seconds`: its work on an order."""
-    return Script(CONSUMER, **{"url": broker.url(), "PROCESSING_TIME": seconds, **options})
+def consumer(where: Any, seconds: float = 0, **options: Any) -> Script:
+    """Start consumer.py; `seconds`: its work on an order."""
+    return start(CONSUMER, where, PROCESSING_TIME=seconds, **options)
 
 
-def producer(broker: Broker, *arguments: object, **options: Any) -> Script:
-    """Start producer.py against the broker."""
-    return Script(PRODUCER, *arguments, **{"url": broker.url(), **options})
-
-
-def changed(path: Path, change: str, *arguments: object, **options: Any) -> Script:
-    """Start a script after some lines of Python that change its module, `script`."""
-    return Script(
-        "-c", f"import {path.stem} as script\n{change}\nscript.main()", *arguments, **options
-    )
+def producer(
+    where: Any, *arguments: object, lines: Iterable[bytes] | None = None, **options: Any
+) -> Script:
+    """Start producer.py; `lines`: the orders, which it then reads at standard input."""
+    if lines is not None:
+        arguments, options["stdin"] = ("/dev/stdin",), b"\n".join(lines)
+    return start(PRODUCER, where, *arguments, **options)
 
 
 PATIENT = "script.ATTEMPTS = 1_000"  # for the producer, as nodes may boot slowly
 IMPATIENT = "script.ATTEMPTS = 3"
 TELLING = """
-import sys, time
+import time
 def work(order):
-    order_id = order["order_id"]
-    print("begin", order_id, flush=True)
+    print("begin", order["order_id"], flush=True)
     time.sleep(script.PROCESSING_TIME)
-    print("end", order_id, flush=True)  # it stays said, whatever happens the moment after
-    if order_id == "FAILS":
-        raise RuntimeError("the card was declined")
+    print("end", order["order_id"], flush=True)  # it stays said, whatever happens next
 script.process_order = work
 """
 
 
-def telling_consumer(url: str, seconds: float = 0) -> Script:
-    """Start a consumer that says when its work on an order begins and ends; it fails at FAILS."""
-    return changed(CONSUMER, TELLING, url=url, PROCESSING_TIME=seconds)
-
-
-def processed(script: Script) -> list[str]:
-    """Return the orders that a consumer says it has processed, in their order."""
-    return script.texts("Processed '(.*)'")
-
-
-def stored(script: Script) -> list[str]:
-    """Return the orders that a producer says are stored."""
-    return script.texts("Stored '(.*)' ")
+def telling_consumer(where: Any, seconds: float = 0) -> Script:
+    """Start a consumer that says when its work on an order begins and ends."""
+    return consumer(where, seconds, change=TELLING)
 
 
 def nowhere() -> str:
     """Return the AMQP URL of a port at which nothing listens."""
-    return f"amqp://guest:guest@127.0.0.1:{free_ports(1)[0]}/"
+    return f"amqp://127.0.0.1:{free_ports(1)[0]}"
