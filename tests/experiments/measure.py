@@ -190,33 +190,27 @@ def death_of_rabbitmq(broker: Broker, work: float) -> Found:
     return ["sender", "says", "while it is frozen", "in the end", "in the queue"], rows, {}
 
 
-def end_of(script: Script) -> float:
-    """Wait for the end of a process; return when it was."""
-    script.process.wait()  # given a time limit, it would look every 50 ms only
-    return time.time()
-
-
 def five_calls(broker: Broker, way: str, work: float, outage: float) -> tuple[list[Any], Lanes]:
     """Have five orders worked off by a worker that dies in the third if there is an outage."""
     kind, target = ("consumer", broker.url()) if way == "queue" else ("server", free_ports(1)[0])
-    with ThreadPoolExecutor() as pool, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         crash = 2.5 if outage else math.inf
         workers = [stack.enter_context(worker(kind, target, work, crash))]
         origin = time.time()  # of all times: when the caller's process is started
         again = "again" if "repeated" in way else ""
         sender = producer(broker) if way == "queue" else variant("caller", target, again)
-        end = pool.submit(end_of, stack.enter_context(sender))
+        stack.enter_context(sender)
         lane = []
         if outage:
             workers[0].wait()
-            killed = time.time() - origin
+            killed = workers[0].finished - sender.started
             time.sleep(outage)
             workers.append(stack.enter_context(worker(kind, target, work)))
             up = times(workers[1], "Waiting")[0] - origin
             begin = times(workers[0], "Received")[2] - origin
             lane = [("3", begin, killed, "cut off"), ("worker down", killed, up, "down")]
-        took = end.result() - origin
         assert sender.wait() == 0, sender
+        took = sender.finished - sender.started
         all_processed(workers, len(sender.texts("(Stored|Answered) ")))
     done = [span for script in workers for span in spans(script, origin)]
     lost, failed = 5 - len({number for number, *_ in done}), len(sender.texts("(Failed) "))

@@ -23,8 +23,8 @@ class Script:
     """A Python program as a process; it is killed at the end of a `with`.
 
     `lines` has what it writes, standard output and error together, and `arrivals` when
-    each line came (time.monotonic()). With a label the lines are shown, too. Without
-    `stdin`, what it reads at standard input, that is an open pipe.
+    each line came (time.monotonic()); `finished` is when its output ended. With a label
+    the lines are shown, too. Without `stdin`, what it reads there, that is an open pipe.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Script:
                 self.lines.append(text)
                 if self.label:
                     print(f"{self.label} | {text}\n", end="", flush=True)
+        self.finished = time.monotonic()
 
     def __enter__(self) -> "Script":
         return self
