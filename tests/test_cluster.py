@@ -106,16 +106,16 @@ def test_nothing_is_called_stored_that_has_no_majority(cluster: Cluster) -> None
 
 
 def test_rolling_restart_under_load_loses_nothing(cluster: Cluster) -> None:
-    orders = names("A", 3_000)
+    orders = names("A", 1_500)
     with ExitStack() as stack:
         ways = [stack.enter_context(cluster.balancer(node)) for node in cluster.nodes]
         workers = [stack.enter_context(telling_consumer(each)) for each in ways]
         way = stack.enter_context(cluster.balancer())
-        way.pause = 0.02  # or the sender is done too early
+        way.pause = 0.04  # or the sender is done too early
         load = map(line, orders)
         sender = stack.enter_context(producer(way, lines=load, change=PATIENT))
         for node in cluster.nodes:
-            sender.wait_for("Stored", len(sender.stored) + 20)
+            sender.wait_for("Stored", len(sender.stored) + 10)
             node.stop()
             node.start()
         assert not sender.ended()

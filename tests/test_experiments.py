@@ -34,8 +34,7 @@ def test_orders_go_to_consumers_that_are_free(found: dict[str, Any]) -> None:
         assert len(lanes) == n and all(lanes.values()), "each of them had an order"
         assert sorted(order for lane in lanes.values() for order, *_ in lane) == list("12345")
         assert -0.002 <= took - math.ceil(5 / n) * WORK < 5  # logs have ms; processes may wait
-    (_, limit, _), (_, no_limit, _) = found["prefetch"][1]  # the slow one's, the fast one's
-    assert no_limit == "5, 5" and limit in ("1, 9", "2, 8", "3, 7", "4, 6")
+    assert found["prefetch"][1][1][1] == "5, 5", "slow and fast without a limit"
     assert [row[1:] for row in found["without_ack"][1]] == [[1, 4]]
 
 
@@ -53,7 +52,10 @@ def test_what_crashes_lose(found: dict[str, Any]) -> None:
 def test_the_readme_has_each_table_and_picture(found: dict[str, Any], tmp_path: Any) -> None:
     text = (FOLDER / "README.md").read_text()
     for name, (head, rows, panels) in found.items():
-        assert markdown(head, [rows])[2] in renewed(text, markdown(head, [rows]))
+        table = markdown(head, [rows])
+        assert table[2] in renewed(text, table)
+        if name in ("crashes", "without_ack", "death_of_rabbitmq"):  # without times
+            assert "\n".join(table) in text
         if panels:
             draw(tmp_path / f"{name}.svg", panels)
             assert f"(pictures/{name}.svg)" in text

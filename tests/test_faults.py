@@ -20,26 +20,10 @@ from rig.scripts import PATIENT, ROOT, consumer, producer, telling_consumer
 # A consumer is killed
 
 
-def test_order_of_a_consumer_killed_in_mid_order_goes_to_another(
-    broker: Broker, channel: Any
-) -> None:
-    put(channel, line("A"))
-    with consumer(broker, 600) as victim:
-        victim.wait_for("Received 'A':")
-        assert ready(channel) == 0
-        victim.process.kill()
-    with telling_consumer(broker) as other:
-        other.wait_for(r"Received 'A' \(redelivered\): ")
-        other.wait_for("Processed 'A'")
-        other.stop()
-    assert other.texts("end (.*)") == ["A"]
-    assert ready(channel) == ready(channel, "orders.dead") == 0
-
-
 def test_twelve_consumers_killed_at_random_moments_lose_nothing(
     broker: Broker, channel: Any, draw: random.Random
 ) -> None:
-    orders = names("A", 300)
+    orders = names("A", 600)
     put(channel, *map(line, orders))
     done: Counter[str] = Counter()
     for number in range(12):
@@ -48,35 +32,37 @@ def test_twelve_consumers_killed_at_random_moments_lose_nothing(
             victim.wait_for("end", times=draw.randint(1, 12))
             victim.process.kill()
         done.update(victim.texts("end (.*)"))
-        assert len(done) < 300, f"no kill after {number} fell into the middle"
+        assert len(done) < 600, f"no kill after {number} fell into the middle"
     with telling_consumer(broker) as one, telling_consumer(broker) as other:
         wait_until(lambda: ready(channel) == 0, "an empty queue")
-        one.stop()
-        other.stop()
+        for each in (one, other):
+            each.wait_for("Waiting for orders")
+            each.stop()
     done.update(one.texts("end (.*)") + other.texts("end (.*)"))
     assert set(done) == set(orders)
     assert ready(channel) == ready(channel, "orders.dead") == 0
-    assert sum(done.values()) <= 312, "a kill leaves one order to do twice"
+    assert sum(done.values()) <= 612, "a kill leaves one order to do twice"
 
 
 def test_once_only_of_the_readme_brings_each_result_once(
     broker: Broker, channel: Any, tmp_path: Path, draw: random.Random
 ) -> None:
-    """Each order is there twice, and six consumers are killed."""
+    """Each order is there six times, and six consumers are killed."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     code = re.search("### Once only.*?```python\n(.*?)```", readme, re.S)
     assert code
     change = code[1].replace("shop.db", f"{tmp_path}/shop.db")
     change += "script.process_order = process_order"
     orders = names("A", 100)
-    put(channel, *map(line, orders + orders))
     for _ in range(6):
+        put(channel, *map(line, orders))
         with consumer(broker, change=change) as victim:
             victim.wait_for("Received", times=draw.randint(5, 20))
             time.sleep(draw.uniform(0, 0.02))
             victim.process.kill()
     with consumer(broker, change=change) as last:
         wait_until(lambda: ready(channel) == 0, "an empty queue")
+        last.wait_for("Waiting for orders")
         last.stop()
     with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as database:
         assert database.execute("SELECT count(*) FROM invoices").fetchone() == (100,)
@@ -119,7 +105,6 @@ def test_broker_that_goes_down_with_everything_in_flight(
             left = drain(connection.channel())
             assert ready(connection.channel(), "orders.dead") == 0
     assert sender.stored == SENT and sender.seen("(Error|ConnectionClosed|ConnectionReset)")
-    assert len(worker.seen("(Waiting for orders)")) == 2
     assert "DONE" not in left and worker.processed.count("IN-HAND") == 1
     # A killed broker may give one that waited out before it gives IN-HAND back.
     everything = left + Counter(worker.processed)
@@ -150,15 +135,3 @@ def test_network_gone_silent_is_found_out_by_the_heartbeat(broker: Broker, chann
         assert len(script.seen("(heartbeat)")) == 1, script
     count = drain(channel) + Counter(worker.processed)
     assert set(count) == {"A", *orders} and sum(count.values()) <= 52
-
-
-def test_slow_network_only_takes_longer(broker: Broker, channel: Any) -> None:
-    order = line("A", customer="x" * 25_000)
-    with Network(broker.port) as network:
-        # 5 KB/s: the order takes longer than two heartbeats.
-        network.chunk, network.pause = 512, 0.1
-        with producer(network.url("?heartbeat=2"), lines=[order]) as sender:
-            assert sender.wait() == 0, sender
-    assert sender.arrivals[-1] - sender.started > 5
-    assert len(sender.lines) == 2, "no connection was lost"
-    assert drain(channel) == {"A": 1}

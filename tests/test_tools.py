@@ -26,6 +26,7 @@ def test_short_soak_loses_nothing(tmp_path: Path) -> None:
     faults = re.findall(r"(?:killed|stopped): (\d+) times", script.out)
     assert len(faults) == 3 and "0" not in faults, script
     assert script.texts(r"^lost: +(\d+)$") == ["0"], script
+    assert int(script.texts(r"^published and confirmed: +(\d+)$")[0]) > 100, script
     assert list(tmp_path.iterdir()) == []
 
 
@@ -68,7 +69,7 @@ def test_demo_leaves_a_queue_in_use_alone_and_nothing_behind(
 ) -> None:
     put(channel, b"somebody's")
     with Script(TESTS / "demo.py", AMQP_URL=broker.url(), TMPDIR=tmp_path) as script:
-        script.wait_for(r"^consumer \| .* Received 'ORD-001'")
+        script.wait_for(r"^consumer \| .* Received 'ORD-001'", limit=200)  # its node boots
         assert len(alive(tmp_path)) > 2, "itself, its node, its consumer"
         script.signal(SIGTERM)
         assert script.wait() == 130, script

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from typing import Any
 
 from experiments.report import FOLDER, Lanes, cell, draw, markdown, renewed
@@ -79,19 +78,12 @@ def queue(broker: Broker, *bodies: bytes) -> Iterator[Any]:
         yield channel
 
 
-def times(script: Script, what: str) -> list[float]:
-    """Return when a script wrote the lines that begin so, by the clock in its log."""
-    found = script.texts(rf"^(\S+ \S+) (?:{what})")
-    return [datetime.fromisoformat(moment).timestamp() for moment in found]
-
-
 def spans(script: Script, origin: float) -> list[tuple[str, float, float, str]]:
     """Return which orders it was done with, and when, in seconds after the origin."""
-    numbers = script.texts(r"(?:Received|Calling) '\w+-0*(\d+)'")
-    begins = [moment - origin for moment in times(script, "Received|Calling")]
-    ends = [moment - origin for moment in times(script, "Processed|Answered|Failed")]
-    hows = script.texts("(Processed|Answered|Failed) ")
-    return list(zip(numbers, begins, ends, hows, strict=False))
+    begins = script.seen(r"(?:Received|Calling) '\w+-0*(\d+)'")
+    ends = script.seen("(Processed|Answered|Failed) ")
+    both = zip(begins, ends, strict=False)
+    return [(number, begin - origin, end - origin, how) for (number, begin), (how, end) in both]
 
 
 def shared(broker: Broker, cases: dict[str, dict[str, tuple[str, float]]], n: int) -> Any:
@@ -101,9 +93,10 @@ def shared(broker: Broker, cases: dict[str, dict[str, tuple[str, float]]], n: in
         with queue(broker) as channel, contextlib.ExitStack() as stack:
             running = [worker(kind, broker.url(), work) for kind, work in workers.values()]
             scripts = [stack.enter_context(one) for one in running]  # started in this order
+            wait_until(lambda: counts(channel).consumer_count == len(scripts), "all consume")  # noqa: B023
             put(channel, *ORDERS[:n])
             all_processed(scripts, n)
-        origin = min(moment for script in scripts for moment in times(script, "Received"))
+        origin = min(moment for script in scripts for _, moment in script.seen("(Received)"))
         lanes = [spans(script, origin) for script in scripts]
         took = max(end for lane in lanes for _, _, end, _ in lane)
         rows.append([case, ", ".join(str(len(lane)) for lane in lanes), took])
@@ -196,21 +189,20 @@ def five_calls(broker: Broker, way: str, work: float, outage: float) -> tuple[li
     with contextlib.ExitStack() as stack:
         crash = 2.5 if outage else math.inf
         workers = [stack.enter_context(worker(kind, target, work, crash))]
-        origin = time.time()  # of all times: when the caller's process is started
         again = "again" if "repeated" in way else ""
         sender = producer(broker) if way == "queue" else variant("caller", target, again)
-        stack.enter_context(sender)
+        origin = stack.enter_context(sender).started  # of all times
         lane = []
         if outage:
             workers[0].wait()
-            killed = workers[0].finished - sender.started
+            killed = workers[0].finished - origin
             time.sleep(outage)
             workers.append(stack.enter_context(worker(kind, target, work)))
-            up = times(workers[1], "Waiting")[0] - origin
-            begin = times(workers[0], "Received")[2] - origin
+            up = workers[1].moments[0] - origin
+            begin = workers[0].seen("(Received)")[2][1] - origin
             lane = [("3", begin, killed, "cut off"), ("worker down", killed, up, "down")]
         assert sender.wait() == 0, sender
-        took = sender.finished - sender.started
+        took = sender.finished - origin
         all_processed(workers, len(sender.texts("(Stored|Answered) ")))
     done = [span for script in workers for span in spans(script, origin)]
     lost, failed = 5 - len({number for number, *_ in done}), len(sender.texts("(Failed) "))
@@ -247,7 +239,7 @@ def callers(broker: Broker, work: float) -> Found:
         for way, kind in (("direct calls", "server"), ("queue", "consumer")):
             targets = ports if kind == "server" else [broker.url()] * 2
             scripts = [stack.enter_context(worker(kind, at, work / 20)) for at in targets]
-            begin = time.monotonic()
+            begin = time.time()
             with ThreadPoolExecutor(200) as pool:
                 waits = list(pool.map(wait_of_caller, range(200)))
             all_processed(scripts, 200)

@@ -61,11 +61,14 @@ def free_ports(count: int) -> list[int]:
     ports: list[int] = []
     while len(ports) < count:
         one = socket.socket()
-        with contextlib.suppress(OSError):  # another process was faster
+        try:
             one.bind(("127.0.0.1", port_for.select_random()))
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a node may listen there
-            reservations.append(one)
-            ports.append(one.getsockname()[1])
+        except OSError:  # another process was faster
+            one.close()
+            continue
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a node may listen there
+        reservations.append(one)
+        ports.append(one.getsockname()[1])
     return ports
 
 

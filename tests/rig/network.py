@@ -34,14 +34,14 @@ class Link:
 class Network(socketserver.ThreadingTCPServer):
     """The way to a broker's port, or to the first of several ports that answers.
 
-    It cuts every connection at the bytes `cut_at`, or `cut_after` so many, of the
-    client. Every `chunk` bytes wait for `pause` seconds in either direction.
+    It cuts every connection at the bytes `cut_at`, or `cut_after` so many, of the client.
+    What comes at once waits for `pause` seconds in either direction.
     """
 
     request_queue_size = 100
 
     def __init__(self, *ports: int) -> None:
-        self.chunk, self.pause, self.hold_at = 65536, 0.0, b""
+        self.pause, self.hold_at = 0.0, b""
         self.cut_at, self.cut_after = b"", sys.maxsize
         self.held = threading.Event()
         self.connected: list[float] = []  # when clients came (time.monotonic())
@@ -92,7 +92,7 @@ class Network(socketserver.ThreadingTCPServer):
     def _pass_on(self, link: Link, source: socket.socket, sink: socket.socket) -> None:
         tail, passed = b"", 0
         with contextlib.suppress(OSError):
-            while data := source.recv(self.chunk):
+            while data := source.recv(65536):
                 tail = tail[-8:] + data
                 if source is link.client:
                     self._look_at(link, tail)

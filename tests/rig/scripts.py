@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from signal import SIGINT
 from typing import Any
@@ -22,9 +23,10 @@ PRODUCER, CONSUMER = ROOT / "producer.py", ROOT / "consumer.py"
 class Script:
     """A Python program as a process; it is killed at the end of a `with`.
 
-    `lines` has what it writes, standard output and error together, and `arrivals` when
-    each line came (time.monotonic()); `finished` is when its output ended. With a label
-    the lines are shown, too. Without `stdin`, what it reads there, that is an open pipe.
+    `lines` has what it writes, standard output and error together, and `moments` when
+    (time.time()): by the log's own clock, or when a line came that has none. `finished` is
+    when its output ended. With a label the lines are shown, too. Without `stdin`, what it
+    reads there, that is an open pipe.
     """
 
     def __init__(
@@ -32,7 +34,7 @@ class Script:
         *arguments: object,
         python: str = sys.executable,
         label: str = "",
-        stdin: bytes = b"",
+        stdin: bytes | None = None,
         **variables: object,
     ) -> None:
         environment = {
@@ -45,15 +47,15 @@ class Script:
         }
         self.label = label
         self.lines: list[str] = []
-        self.arrivals: list[float] = []
-        self.started = time.monotonic()
+        self.moments: list[float] = []
+        self.started = time.time()
         with tempfile.TemporaryFile() as file:
-            file.write(stdin)
+            file.write(stdin or b"")
             file.seek(0)
             self.process = subprocess.Popen(
                 [python, *map(str, arguments)],
                 env=environment,
-                stdin=file if stdin else subprocess.PIPE,
+                stdin=subprocess.PIPE if stdin is None else file,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
             )
@@ -64,12 +66,14 @@ class Script:
         assert self.process.stdout
         with self.process.stdout as stream:
             for line in stream:
-                self.arrivals.append(time.monotonic())  # first: see `lines`, see this
                 text = line.decode("utf-8", "surrogateescape").rstrip("\n")
+                clock = re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ", text)
+                moment = datetime.fromisoformat(clock[0][:-1]).timestamp() if clock else time.time()
+                self.moments.append(moment)  # first: see `lines`, see this
                 self.lines.append(text)
                 if self.label:
                     print(f"{self.label} | {text}\n", end="", flush=True)
-        self.finished = time.monotonic()
+        self.finished = time.time()
 
     def __enter__(self) -> "Script":
         return self
@@ -100,16 +104,16 @@ class Script:
         return self.texts("Processed '(.*)'")
 
     def seen(self, pattern: str) -> list[tuple[str, float]]:
-        """Return (group 1, time of arrival) of each line that the pattern matches."""
-        lines = zip(list(self.lines), self.arrivals, strict=False)
-        found = [(re.search(pattern, line), arrival) for line, arrival in lines]
-        return [(match[1], arrival) for match, arrival in found if match]
+        """Return (group 1, moment) of each line that the pattern matches."""
+        lines = zip(list(self.lines), self.moments, strict=False)
+        found = [(re.search(pattern, line), moment) for line, moment in lines]
+        return [(match[1], moment) for match, moment in found if match]
 
     def texts(self, pattern: str) -> list[str]:
         """Return group 1 of each line that the pattern matches."""
         return [text for text, _ in self.seen(pattern)]
 
-    def wait_for(self, pattern: str, times: int = 1) -> None:
+    def wait_for(self, pattern: str, times: int = 1, limit: float = LIMIT) -> None:
         """Wait until so many lines match; AssertionError, with all output, if they do not."""
 
         def matches() -> bool:
@@ -118,7 +122,7 @@ class Script:
             assert enough or not ended, f"ended without {pattern!r}: {self!r}"
             return enough
 
-        wait_until(matches, (pattern, self))
+        wait_until(matches, (pattern, self), limit)
 
     def signal(self, number: int = SIGINT) -> None:
         """Send it a signal."""
