@@ -79,10 +79,13 @@ def test_default_url_is_the_one_of_docker_compose(
 ) -> None:
     monkeypatch.delenv("AMQP_URL", raising=False)
     code = f"from {module} import RABBITMQ as r\n"
-    code += "print(r.host, r.port, r.virtual_host, r.credentials.username, r.credentials.password)"
+    code += (
+        "print(r.host, r.port, r.virtual_host, r.credentials.username, r.credentials.password)\n"
+    )
+    code += "print(r.heartbeat, r.blocked_connection_timeout)"
     with Script("-c", code) as script:
         assert script.wait() == 0
-    assert script.lines == ["localhost 5672 / guest guest"]
+    assert script.lines == ["localhost 5672 / guest guest", "None None"]
 
 
 # Whatever goes wrong, they say it in one line and try again a second later

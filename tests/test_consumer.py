@@ -15,7 +15,7 @@ import pytest
 from rig.broker import Broker, running, wait_until
 from rig.network import Network
 from rig.orders import drain, line, messages, names, put, ready
-from rig.scripts import CONSUMER, ROOT, Script, consumer, producer, start, telling_consumer
+from rig.scripts import CONSUMER, ROOT, Script, consumer, nowhere, producer, start, telling_consumer
 
 
 def untouched(channel: Any) -> list[str]:
@@ -161,11 +161,16 @@ def test_signal_while_rabbitmq_is_away_ends_it(broker: Broker) -> None:
         script.stop()
 
 
+def test_never_gives_up() -> None:
+    with consumer(nowhere(), change="script.time.sleep = lambda seconds: None") as script:
+        script.wait_for("ConnectionRefusedError", times=200)
+
+
 # Dead letters
 
 NO_ORDERS = [b"", b"not JSON", b"[]", line("A", amount=-5), line("A", amount=True)]
 NO_ORDERS += [line(" "), b'{"order_id": "A"}', b"[" * 200_000]
-NO_ORDERS += [bytes(1_000_000), bytes(range(256)), "{'Ж'}".encode("cp1251")]
+NO_ORDERS += [bytes(1_000_000), bytes(range(256)), line("A").decode().encode("cp1251")]
 NO_ORDERS += [line("A").replace(b"1249.5", b"1e99999999999999999999"), line("A") + line("B")]
 NO_ORDERS += [line("A").decode().encode("utf-16"), b"\xef\xbb\xbf" + line("A")]
 
@@ -184,6 +189,7 @@ def test_what_is_no_order_is_dead_lettered_byte_for_byte(broker: Broker, channel
         assert (properties.content_type, properties.delivery_mode) == ("text/x", 2)
     assert len(script.lines) == len(NO_ORDERS) + 4, "one line each"
     assert len(script.texts("Rejected: (.+)")) == len(NO_ORDERS)
+    assert max(map(len, script.lines)) < 500, "a log is no place for bodies"
 
 
 def test_order_that_crashes_its_consumer_is_dead_lettered(broker: Broker, channel: Any) -> None:
@@ -255,6 +261,13 @@ def test_order_whose_work_always_fails_is_dead_lettered(broker: Broker, channel:
 # The order in hand, and the connection
 
 
+def test_nothing_is_called_processed_that_is_not_acknowledged(broker: Broker, channel: Any) -> None:
+    put(channel, line("A"))
+    with consumer(broker, change="script.BlockingChannel.basic_ack = None") as script:
+        script.wait_for(r"Received 'A' \(redelivered\)")
+    assert script.processed == []
+
+
 def test_work_that_blocks_is_done_once(broker: Broker, channel: Any) -> None:
     """RabbitMQ closes a connection that is silent for two heartbeats, here 6 s."""
     put(channel, line("A"))
@@ -313,8 +326,10 @@ def test_queue_deleted_in_mid_work_or_while_it_waits_is_declared_again(
             put(channel, line(order))
             script.wait_for(f"Processed '{order}'")
             channel.queue_delete("orders")
-        script.wait_for("cancelled by RabbitMQ", 3)
+        channel.queue_delete("orders.dead")
+        script.wait_for("Waiting for orders", 4)
         script.stop()
+    assert ready(channel) == ready(channel, "orders.dead") == 0, "both are there"
 
 
 # Its lines
@@ -329,13 +344,15 @@ def test_crafted_order_cannot_forge_a_line_nor_steer_the_terminal(
 ) -> None:
     fields = ("order_id", "customer", "status")
     orders = [{**json.loads(line("A")), field: text} for text in CRAFTED for field in fields]
+    no_orders = [line("A", amount=text.encode("utf-8", "replace").decode()) for text in CRAFTED]
     with producer(broker, lines=[json.dumps(order).encode() for order in orders]) as sender:
         assert sender.wait() == 0, sender
-    put(channel, *[text.encode("utf-8", "replace") for text in CRAFTED], line("LAST"))
+    no_orders += [text.encode("utf-8", "replace") for text in CRAFTED]
+    put(channel, *no_orders, line("LAST"))
     with consumer(broker) as script:
         script.wait_for("Processed 'LAST'")
         script.stop()
-    assert len(script.lines) == 2 * len(orders) + len(CRAFTED) + 4
+    assert len(script.lines) == 2 * len(orders) + len(no_orders) + 4
     assert len(sender.lines) == len(orders) + 1
     for text in script.lines + sender.lines:
         assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]", text), ascii(text)
