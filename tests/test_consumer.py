@@ -155,6 +155,21 @@ def test_second_signal_ends_it_and_gives_the_order_back(
     assert len(script.lines) == 2, script
 
 
+STOPPING = """
+consume = script.BlockingChannel.consume
+script.BlockingChannel.consume = lambda channel, queue, **_: consume(channel, queue)
+script.stopping = True
+script.consume()
+"""
+
+
+def test_order_that_comes_while_it_stops_is_processed(broker: Broker, channel: Any) -> None:
+    put(channel, line("A"), line("B"))
+    with telling_consumer(broker, change=STOPPING) as script:
+        assert script.wait() == 0, script
+    assert script.texts("end (.*)") == ["A"] and untouched(channel) == ["B"]
+
+
 def test_signal_while_rabbitmq_is_away_ends_it(broker: Broker) -> None:
     with Network() as network, consumer(network) as script:
         script.wait_for("Error")

@@ -185,9 +185,9 @@ script.process_order = work
 """
 
 
-def telling_consumer(where: Any, seconds: float = 0) -> Script:
+def telling_consumer(where: Any, seconds: float = 0, change: str = "") -> Script:
     """Start a consumer that says when its work on an order begins and ends."""
-    return consumer(where, seconds, change=TELLING)
+    return consumer(where, seconds, change=TELLING + change)
 
 
 def nowhere() -> str:
