@@ -116,22 +116,29 @@ def test_error_that_is_none_of_amqp_is_no_end(start: Any, url: str, error: str) 
     assert "Traceback" not in script.out
 
 
-@EACH
-def test_whoever_mends_the_cause_need_not_start_it_again(tmp_path: Path, start: Any) -> None:
+def test_whoever_mends_the_cause_need_not_start_them_again(tmp_path: Path) -> None:
     """RabbitMQ is not up yet, then knows no such user, then has the queue with other arguments."""
     broker = Broker(tmp_path)
+    url = broker.url("late:s3cret")
     # Patient, as this node may boot slowly; the consumer is so by itself.
-    with start(broker.url("late:s3cret"), change=PATIENT) as script:
-        script.wait_for("ConnectionRefusedError")
+    with producer(url, change=PATIENT) as sender, consumer(url) as worker:
+        scripts = (sender, worker)
+
+        def both_say(error: str) -> None:
+            for script in scripts:
+                script.wait_for(error)
+
+        both_say("ConnectionRefusedError")
         with running(broker), broker.connect() as connection:
             channel = connection.channel()
             channel.queue_declare("orders", durable=True)
-            script.wait_for("ACCESS_REFUSED")
+            both_say("ACCESS_REFUSED")
             broker.rabbitctl_output("add_user", "late", "s3cret")
             broker.rabbitctl_output("set_permissions", "late", ".*", ".*", ".*")
-            script.wait_for("PRECONDITION_FAILED")
+            both_say("PRECONDITION_FAILED")
             channel.queue_delete("orders")
-            with producer(broker):
-                finish(start, script)
-    assert "s3cret" not in script.out and "Traceback" not in script.out
-    assert all(re.match(r"\d{4}-\d\d-\d\d ", text) for text in script.lines), "one line each"
+            finish(producer, sender)
+            finish(consumer, worker)
+    for script in scripts:
+        assert "s3cret" not in script.out and "Traceback" not in script.out
+        assert all(re.match(r"\d{4}-\d\d-\d\d ", text) for text in script.lines), "one line each"

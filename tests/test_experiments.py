@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-from experiments import measure
-from experiments.report import FOLDER, draw, markdown, renewed
 from rig.broker import Broker, running
 
 WORK = 0.4  # seconds
@@ -18,9 +16,11 @@ pytestmark = pytest.mark.xdist_group("experiments")  # its tests share what was 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What each of them found. They mostly wait, so three nodes share the time."""
+    from experiments import measure  # matplotlib takes a second, in each process
+
     folder = tmp_path_factory.mktemp("nodes")
 
-    def measured(number: int) -> list[tuple[str, measure.Found]]:
+    def measured(number: int) -> list[tuple[str, Any]]:
         with running(Broker(folder / str(number))) as broker:
             return [(e.__name__, e(broker, WORK)) for e in measure.EXPERIMENTS[number::3]]
 
@@ -50,6 +50,8 @@ def test_what_crashes_lose(found: dict[str, Any]) -> None:
 
 
 def test_the_readme_has_each_table_and_picture(found: dict[str, Any], tmp_path: Any) -> None:
+    from experiments.report import FOLDER, draw, markdown, renewed
+
     text = (FOLDER / "README.md").read_text()
     for name, (head, rows, panels) in found.items():
         table = markdown(head, [rows])
