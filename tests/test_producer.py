@@ -31,7 +31,8 @@ def test_stores_five_persistent_orders(broker: Broker, channel: Any) -> None:
     orders = []
     for method, properties, body in messages(channel):
         assert (method.exchange, method.routing_key) == ("", "orders")
-        given = {name: value for name, value in vars(properties).items() if value is not None}
+        given = {key: value for key, value in vars(properties).items() if value}
+        given.pop("headers", None)  # RabbitMQ 3.10 counts deliveries there
         assert given == {"delivery_mode": 2, "content_type": "application/json"}
         orders.append(json.loads(body, parse_float=Decimal))
         assert orders[-1]["customer"] in body.decode(), "letters are not escaped"
