@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import random
-import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,40 +14,22 @@ import pytest
 from xdist.workermanage import NodeManager
 
 from rig.broker import LIMIT, Broker, running
-
-# What the README says that a user has to be allowed.
-RIGHTS = {"configure": r"^orders(\.dead)?$", "write": r"^amq\.default$", "read": "^orders$"}
-ALL = dict.fromkeys(RIGHTS, ".*")
-FULL_AT_200 = {"pattern": "^orders$", "apply-to": "queues", "definition": {"max-length": 200}}
-# What a node loads when it boots: by rabbitmqctl it takes two seconds a line.
-DEFINITIONS = {
-    "users": [
-        {"name": "guest", "password": "guest", "tags": ""},
-        {"name": "documented", "password": "s3cret", "tags": ""},
-    ],
-    "vhosts": [{"name": "/"}, {"name": "short"}],
-    "permissions": [
-        {"user": "guest", "vhost": "/", **ALL},
-        {"user": "guest", "vhost": "short", **ALL},
-        {"user": "documented", "vhost": "/", **RIGHTS},
-    ],
-    "policies": [{"vhost": "short", "name": "short", "priority": 0, **FULL_AT_200}],
-}
+from rig.programs import clean_up_after_signals
+from rig.rights import DEFINITIONS
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Put all temporary files into one folder, and clean up after any of three signals.
-
-    Ctrl-C too, since Python leaves SIGINT ignored where a shell has ignored it.
-    """
+    """Put all temporary files into one folder, and clean up after any of three signals."""
     if not hasattr(config, "workerinput"):  # else it has a part of that folder
         folder = tempfile.TemporaryDirectory(prefix="orders-tests-")
         config.option.basetemp = Path(folder.name) / "pytest"
         config.add_cleanup(folder.cleanup)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-    # A process that is booting a node has to end that, too, before pytest kills it.
-    NodeManager.EXIT_TIMEOUT = LIMIT
+    clean_up_after_signals()
+    for name in ("AMQP_URL", "PROCESSING_TIME"):  # a test sets them for a script
+        os.environ.pop(name, None)
+    # After an interrupt pytest-xdist kills its processes when this has passed, by default 10 s,
+    # and has no option for it. One that is booting a node needs longer to end that, too.
+    NodeManager.EXIT_TIMEOUT = 2 * LIMIT
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,12 @@
 
 import atexit
 import contextlib
+import functools
 import os
 import secrets
 import shutil
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,12 +16,7 @@ from urllib.parse import quote
 
 import pika
 import port_for
-from mirakuru.base import cleanup_subprocesses
-from mirakuru.exceptions import ExecutorError
-from pytest_rabbitmq.factories.executor import RabbitMqExecutor
-
-# At exit, mirakuru would kill any node that has our pid's digits in its random mark.
-atexit.unregister(cleanup_subprocesses)
+import psutil
 
 LIMIT = 60.0  # seconds: far more than anything here takes on a slow machine
 
@@ -72,6 +69,17 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+@functools.cache
+def epmd_port() -> int:
+    """Start Erlang's port mapper for the nodes of this process; return its port."""
+    port = free_ports(1)[0]
+    command = [server_program("epmd"), "-address", "127.0.0.1", "-port", str(port)]
+    process = psutil.Popen(command)
+    atexit.register(process.kill)
+    wait_until(process.net_connections, "epmd to listen")
+    return port
+
+
 class Connection(pika.BlockingConnection):  # type: ignore[misc]
     """A connection that is left open where a signal ends the program.
 
@@ -83,7 +91,7 @@ class Connection(pika.BlockingConnection):  # type: ignore[misc]
             super().__exit__(kind, error, traceback)
 
 
-class Broker(RabbitMqExecutor):
+class Broker:
     """A RabbitMQ node of our own on 127.0.0.1, all of its files in `folder`.
 
     `config` is the text of its rabbitmq.conf. start(), stop() and kill() may follow one
@@ -94,29 +102,22 @@ class Broker(RabbitMqExecutor):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "plugins").write_text("[].\n")
         (folder / "rabbitmq.conf").write_text(config)
+        self.folder = folder
         self.node_name = f"orders-{secrets.token_hex(4)}@localhost"
-        port, distribution_port, epmd_port = free_ports(3)
-        super().__init__(
-            server_program("rabbitmq-server"),
-            "127.0.0.1",
-            port,
-            distribution_port,
-            server_program("rabbitmqctl"),
-            logpath=folder,
-            path=folder,
-            plugin_path=folder,
-            node_name=self.node_name,
-        )
-        self._timeout = 110  # seconds; both tries fit into pytest's timeout
-        self._folder = folder
-        self._cwd = str(folder)  # where a node that is killed may leave a dump
-        self._envvars |= {
+        self.port, distribution_port = free_ports(2)
+        self.process: Any = None  # a psutil.Popen once it was started
+        self._environment = {
+            **os.environ,
             "HOME": str(folder),  # for the Erlang cookie
-            "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "ERL_EPMD_PORT": str(epmd_port),  # an epmd of its own, which ends with it
+            "ERL_EPMD_PORT": str(epmd_port()),
+            "RABBITMQ_NODENAME": self.node_name,
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(distribution_port),
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
             "RABBITMQ_CONF_ENV_FILE": os.devnull,
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+            "RABBITMQ_MNESIA_BASE": str(folder / "data"),
             "RABBITMQ_LOG_BASE": str(folder / "log"),
             "RABBITMQ_PID_FILE": str(folder / "pid"),
             # So the start script becomes the broker: kill() hits it.
@@ -125,23 +126,49 @@ class Broker(RabbitMqExecutor):
         }
 
     def start(self) -> "Broker":
-        """Boot it; once more if that fails. RuntimeError, with its logs, if that fails, too."""
-        output = self._folder / "output"
-        for _ in range(2):
-            with output.open("a") as self._stdout, contextlib.suppress(ExecutorError):
-                self._stderr = self._stdout
-                super().start()
-                return self
-        logs = [*self._folder.glob("log/*.log"), output]
+        """Boot it, and wait until it lets a client in; RuntimeError, with its logs, if it fails."""
+        command = [server_program("rabbitmq-server")]
+        with (self.folder / "output").open("a") as output:
+            self.process = psutil.Popen(
+                command,
+                cwd=self.folder,  # where a node that is killed may leave a dump
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: self._answers() or not self.running(), "its boot", 2 * LIMIT)
+        if self._answers():
+            return self
+        logs = [*self.folder.glob("log/*.log"), self.folder / "output"]
         raise RuntimeError("\n".join(path.read_text(errors="replace")[-9000:] for path in logs))
 
-    def after_start_check(self) -> bool:
-        """Tell whether the node lets a client in; start() waits for it."""
-        if super().after_start_check():  # it listens
-            with contextlib.suppress(Exception):  # pika raises many kinds
-                self.connect().close()
-                return True
+    def _answers(self) -> bool:
+        with contextlib.suppress(Exception):  # pika raises many kinds
+            self.connect().close()
+            return True
         return False
+
+    def running(self) -> bool:
+        """Tell whether it has been started, and has not ended."""
+        return self.process is not None and self.process.poll() is None
+
+    def stop(self) -> None:
+        """Let it end in good order."""
+        self.process.terminate()
+        self.process.wait(2 * LIMIT)
+
+    def kill(self) -> None:
+        """End it by SIGKILL, if it runs."""
+        if self.running():
+            self.process.kill()
+            self.process.wait(LIMIT)
+
+    def rabbitctl_output(self, *arguments: str) -> str:
+        """Return what rabbitmqctl prints (it costs a second or two)."""
+        command = [server_program("rabbitmqctl"), "-q", "-n", self.node_name, *arguments]
+        return subprocess.check_output(command, env=self._environment, text=True, timeout=LIMIT)
 
     def url(self, user: str = "guest:guest", vhost: str = "/", query: str = "") -> str:
         """Return an AMQP URL of the node; `user` with the password."""

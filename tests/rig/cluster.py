@@ -1,11 +1,9 @@
 """Three RabbitMQ nodes that form a cluster."""
 
-import os
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from rig.broker import Broker, free_ports, server_program
+from rig.broker import Broker
 from rig.network import Network
 
 
@@ -13,11 +11,8 @@ class Cluster:
     """Three RabbitMQ nodes on this machine, all of their files in `folder`."""
 
     def __init__(self, folder: Path) -> None:
-        # A node that starts an epmd takes it along when it is killed; these share one.
-        shared = {"ERL_EPMD_PORT": str(free_ports(1)[0]), "ERL_EPMD_ADDRESS": "127.0.0.1"}
-        self._epmd = subprocess.Popen([server_program("epmd")], env={**os.environ, **shared})
         folders = [folder / "node1", folder / "node2", folder / "node3"]
-        self.nodes = [Broker(each, **shared) for each in folders]
+        self.nodes = [Broker(each) for each in folders]
         config = "cluster_formation.peer_discovery_backend = classic_config\n"
         for number, node in enumerate(self.nodes, 1):
             config += f"cluster_formation.classic_config.nodes.{number} = {node.node_name}\n"
@@ -47,5 +42,3 @@ class Cluster:
         """Kill what runs."""
         for node in self.nodes:
             node.kill()
-        self._epmd.kill()
-        self._epmd.wait()

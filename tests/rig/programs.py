@@ -30,18 +30,29 @@ def own_broker(purpose: str, config: str = "") -> Iterator[tuple[Broker, Path]]:
             yield broker, Path(name)
 
 
-def end(signal_number: int, frame: object) -> NoReturn:
-    """End the program, and let nothing interrupt the cleaning up."""
+def interrupted(signal_number: int, frame: object) -> NoReturn:
+    """Raise KeyboardInterrupt, and let no other signal interrupt the cleaning up."""
     for number in ENDINGS:
         signal.signal(number, signal.SIG_IGN)
-    sys.exit(130)
+    raise KeyboardInterrupt
+
+
+def clean_up_after_signals() -> None:
+    """Let each of three signals end the program by KeyboardInterrupt.
+
+    Ctrl-C too, since Python leaves SIGINT ignored where a shell has ignored it.
+    """
+    for number in ENDINGS:
+        signal.signal(number, interrupted)
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a program and exit with its status; with 130 where a signal ended it."""
-    for number in ENDINGS:
-        signal.signal(number, end)
-    sys.exit(main())
+    clean_up_after_signals()
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def progress(text: str) -> None:
@@ -51,7 +62,6 @@ def progress(text: str) -> None:
 
 def versions(broker: Broker) -> str:
     """Return what was measured with, in words."""
-    with broker.connect() as connection:
-        server = connection._impl.server_properties["version"]
+    server = broker.rabbitctl_output("version").strip()
     python, cores = platform.python_version(), os.cpu_count()
     return f"RabbitMQ {server}, pika {pika.__version__}, Python {python}, {cores} cores"
