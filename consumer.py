@@ -1,6 +1,7 @@
 """Process the orders in RabbitMQ's queue "orders", one at a time: python3 consumer.py
 
-Environment: AMQP_URL, PROCESSING_TIME (seconds).
+Ctrl-C finishes the current order, then stops; a second Ctrl-C kills. Environment
+variables: AMQP_URL, where RabbitMQ is; PROCESSING_TIME of an order, in seconds.
 """
 
 import json
@@ -15,25 +16,25 @@ import pika
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.spec import Basic
 
-# Keep all down to parse_order() identical in both scripts.
+# From here to the end of parse_order(), both scripts must have the same lines.
 RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://localhost"))
 QUEUE = "orders"
-# RabbitMQ moves rejected messages ("dead letters") here, and those that failed too
-# often, for you to look at. Only consumer.py declares this queue.
-DEAD_LETTER_QUEUE = "orders.dead"
+# RabbitMQ moves "dead letters" to this queue: messages of QUEUE that are no orders, or
+# failed too often (the work raised an exception, or the consumer disconnected).
+DEAD_LETTER_QUEUE = "orders.dead"  # consumer.py creates it
 QUEUE_ARGUMENTS = {
-    "x-queue-type": "quorum",  # on disk, and copied across a cluster
-    "x-delivery-limit": 20,  # RabbitMQ 4's default: the 21st failure ends there
-    "x-dead-letter-exchange": "",
+    "x-queue-type": "quorum",  # needed for the limit below; replicated in a cluster
+    "x-delivery-limit": 20,  # 21 failures make an order a dead letter
+    "x-dead-letter-exchange": "",  # default exchange: routing key = queue name
     "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
-    "x-dead-letter-strategy": "at-least-once",  # kept here until it is confirmed there
-    "x-overflow": "reject-publish",  # at-least-once demands this setting
+    "x-dead-letter-strategy": "at-least-once",  # no dead letter is lost on its way
+    "x-overflow": "reject-publish",  # if full, refuse orders; at-least-once needs it
 }
 
 
 def parse_order(body: bytes) -> dict:
     """Return the order in a message. Raise an exception if it is invalid."""
-    # Decimal keeps 10.10 exact. As an int, true would pass for an amount.
+    # Decimal keeps 10.10 exact. With int, JSON's true would pass: True is an int.
     order: dict = json.loads(body.decode(), parse_int=Decimal, parse_float=Decimal)
     for field in ("order_id", "customer", "status"):
         if not isinstance(order.get(field), str) or not order[field].strip():
@@ -44,79 +45,84 @@ def parse_order(body: bytes) -> dict:
 
 
 PROCESSING_TIME = float(os.environ.get("PROCESSING_TIME", "2"))
-stopping = False  # see stop()
+worker = ThreadPoolExecutor(max_workers=1)  # for process_order()
+stopping = False
 
 
 def process_order(order: dict) -> None:
-    """Put your own code here; raise an exception if it fails.
-
-    An order can come twice: first check whether it is done.
-    """
+    """Put your own code here; raise an exception if it fails. It runs in a thread."""
+    # An order can come twice: your code has to check whether it is done already.
     time.sleep(PROCESSING_TIME)
 
 
-def process_in_thread(order: dict, connection: pika.BlockingConnection) -> None:
-    """Process an order in a thread. Raise RuntimeError if the work fails.
-
-    The main thread sends heartbeats ("still alive"), or RabbitMQ hangs up. Only that
-    thread uses the connection: pika is not thread-safe.
-    """
-    with ThreadPoolExecutor() as executor:  # waits for the work
-        work = executor.submit(process_order, order)
+def process_in_thread(order: dict, connection: pika.BlockingConnection) -> bool:
+    """Call process_order() in the worker thread. Return whether it succeeded."""
+    # Meanwhile the main thread sends heartbeats ("still alive"): without them RabbitMQ
+    # closes the connection. No other thread may use it: it is not thread-safe.
+    work = worker.submit(process_order, order)
+    try:
         while not work.done():
-            wait([work], timeout=0.5)
+            wait([work], timeout=0.5)  # or less, if it ends
             connection.process_data_events()  # sends heartbeats
+    finally:
+        # Even if disconnected: else the order would come again while its work runs.
+        wait([work])
     if work.exception() is not None:
-        logging.error("The work failed", exc_info=work.exception())
-        # consume() then disconnects: RabbitMQ redelivers the order or dead-letters it.
-        raise RuntimeError("an order failed")
+        logging.error("The work failed", exc_info=work.exception())  # with a traceback
+        connection.sleep(1)  # with heartbeats; an outage must not use up 21 tries
+    return work.exception() is None
 
 
 def handle(channel: BlockingChannel, method: Basic.Deliver, body: bytes) -> None:
-    """Process the order in a message, then acknowledge it. Reject an invalid one."""
+    """Process the order in a message, and acknowledge it. Reject what is no order."""
     try:
         order = parse_order(body)
     except Exception as error:
-        channel.basic_reject(method.delivery_tag, requeue=False)
+        channel.basic_reject(method.delivery_tag, requeue=False)  # dead-letter it
         logging.error(f"Rejected: {error}")
         return
-    again = " (redelivered)" if method.redelivered else ""
     order_id = order["order_id"]
+    again = " (redelivered)" if method.redelivered else ""
     logging.info(f"Received {order_id!r}{again}: {order['customer']!r}")
-    process_in_thread(order, channel.connection)
+    succeeded = process_in_thread(order, channel.connection)
     if stopping:
-        # Ends consume()'s loop. First, as the acknowledgement brings another order.
+        # Get no more orders; this one stays ours. Else our answer below would bring the
+        # next one, and to disconnect then would count as its failure.
         channel.cancel()
-    # RabbitMQ now deletes the order. Unacknowledged, it returns if we disconnect.
-    channel.basic_ack(method.delivery_tag)
-    logging.info(f"Processed {order_id!r}")
+    if succeeded:
+        # RabbitMQ may now delete the order. Unacknowledged, it would come again.
+        channel.basic_ack(method.delivery_tag)
+        logging.info(f"Processed {order_id!r}")
+    else:
+        channel.basic_reject(method.delivery_tag, requeue=True)  # it comes again
 
 
-def consume() -> None:
+def consume_orders() -> None:
     """Handle messages until told to stop. Raise an exception if anything fails."""
     with pika.BlockingConnection(RABBITMQ) as connection:
         channel = connection.channel()
         # Creates the queue if missing; fails if it exists with other arguments.
         channel.queue_declare(QUEUE, durable=True, arguments=QUEUE_ARGUMENTS)
-        # To look at a message may count as a failure. By default, 21 delete it.
+        # Practically no limit: each look at a message may count, and too many delete it.
         arguments = {"x-queue-type": "quorum", "x-delivery-limit": 2_000_000_000}
         channel.queue_declare(DEAD_LETTER_QUEUE, durable=True, arguments=arguments)
-        # One unacknowledged order each: the next goes to whoever is free.
+        # One unacknowledged order per consumer: the next goes to whoever is free.
         channel.basic_qos(prefetch_count=1)
         logging.info("Waiting for orders")
         for method, _, body in channel.consume(QUEUE, inactivity_timeout=0.5):
-            if method:
+            if method:  # none: a timeout, to check stopping
                 handle(channel, method, body)
-            elif stopping:  # no message came
-                break
-    if not stopping:
-        raise RuntimeError("cancelled by RabbitMQ")
+            if stopping:
+                return
+    # We get here if the queue is deleted or, on RabbitMQ 4.3, an order takes too long.
+    raise RuntimeError("cancelled by RabbitMQ")
 
 
 def stop(signal_number: int, frame: object) -> None:
-    """Finish the order in hand, then stop. A second signal kills."""
+    """Finish the current order, then stop. (Python passes both arguments.)"""
     global stopping
     stopping = True
+    # The next signal ends the program at once.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -124,12 +130,12 @@ def stop(signal_number: int, frame: object) -> None:
 def main() -> None:
     logging.basicConfig(format="%(asctime)s %(message)s", level="INFO")
     logging.getLogger("pika").setLevel("CRITICAL")  # we log its exceptions
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)  # Ctrl-C
+    signal.signal(signal.SIGTERM, stop)  # kill, docker stop
     while not stopping:
         try:
-            consume()
-        except Exception as error:  # pika raises more than AMQPError
+            consume_orders()
+        except Exception as error:  # AMQPError, socket errors and others
             logging.error(repr(error))
             time.sleep(1)
     logging.info("Stopped")

@@ -3,7 +3,8 @@
     python3 producer.py         five sample orders
     python3 producer.py FILE    the orders in a file, one JSON object a line
 
-The environment variable AMQP_URL says where RabbitMQ is.
+The environment variable AMQP_URL says where RabbitMQ is. If the connection breaks
+before an order is confirmed, it is sent again, so it may be stored twice.
 """
 
 import argparse
@@ -13,31 +14,31 @@ import os
 import signal
 import sys
 import time
-from collections import Counter, deque
+from collections import deque
 from decimal import Decimal
-from typing import Deque, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 import pika
 
-# Keep all down to parse_order() identical in both scripts.
+# From here to the end of parse_order(), both scripts must have the same lines.
 RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://localhost"))
 QUEUE = "orders"
-# RabbitMQ moves rejected messages ("dead letters") here, and those that failed too
-# often, for you to look at. Only consumer.py declares this queue.
-DEAD_LETTER_QUEUE = "orders.dead"
+# RabbitMQ moves "dead letters" to this queue: messages of QUEUE that are no orders, or
+# failed too often (the work raised an exception, or the consumer disconnected).
+DEAD_LETTER_QUEUE = "orders.dead"  # consumer.py creates it
 QUEUE_ARGUMENTS = {
-    "x-queue-type": "quorum",  # on disk, and copied across a cluster
-    "x-delivery-limit": 20,  # RabbitMQ 4's default: the 21st failure ends there
-    "x-dead-letter-exchange": "",
+    "x-queue-type": "quorum",  # needed for the limit below; replicated in a cluster
+    "x-delivery-limit": 20,  # 21 failures make an order a dead letter
+    "x-dead-letter-exchange": "",  # default exchange: routing key = queue name
     "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
-    "x-dead-letter-strategy": "at-least-once",  # kept here until it is confirmed there
-    "x-overflow": "reject-publish",  # at-least-once demands this setting
+    "x-dead-letter-strategy": "at-least-once",  # no dead letter is lost on its way
+    "x-overflow": "reject-publish",  # if full, refuse orders; at-least-once needs it
 }
 
 
 def parse_order(body: bytes) -> dict:
     """Return the order in a message. Raise an exception if it is invalid."""
-    # Decimal keeps 10.10 exact. As an int, true would pass for an amount.
+    # Decimal keeps 10.10 exact. With int, JSON's true would pass: True is an int.
     order: dict = json.loads(body.decode(), parse_int=Decimal, parse_float=Decimal)
     for field in ("order_id", "customer", "status"):
         if not isinstance(order.get(field), str) or not order[field].strip():
@@ -47,9 +48,9 @@ def parse_order(body: bytes) -> dict:
     return order
 
 
-# delivery_mode=2: persistent. Only a classic queue needs it; ours is on disk anyway.
+# delivery_mode=2: the message survives a RabbitMQ restart, in any durable queue.
 PROPERTIES = pika.BasicProperties(content_type="application/json", delivery_mode=2)
-ATTEMPTS = 30  # to store one order, before giving up
+ATTEMPTS = 30  # failures in a row, at one order, before giving up
 SAMPLES = [
     dict(order_id="ORD-001", customer="Иван Иванов", amount=5000, status="pending"),
     dict(order_id="ORD-002", customer="Анна Ким", amount=1249.50, status="pending"),
@@ -60,33 +61,33 @@ SAMPLES = [
 
 
 class Order(NamedTuple):
-    line: int
+    line_number: int
     order_id: str
     body: bytes
 
 
-def read_orders(file: Optional[str]) -> Deque[Order]:
-    """Return the orders in a file, or the samples. Raise an exception if one is bad."""
+def read_orders(file: Optional[str]) -> deque:
+    """Return the orders in a file, or the samples. End the program if one is invalid."""
     if file is None:
+        # ensure_ascii=False: "Иван", not "\u0418..."
         lines = [json.dumps(order, ensure_ascii=False).encode() for order in SAMPLES]
     else:
         with open(file, "rb") as stream:
             lines = stream.readlines()
-    orders: Deque[Order] = deque()
+    orders: deque = deque()  # a list with a fast popleft()
     for number, line in enumerate(lines, start=1):
         try:
             order_id = parse_order(line)["order_id"]
         except Exception as error:
-            raise ValueError(f"line {number}: {error}") from error
+            sys.exit(f"Nothing was sent. {file}, line {number}: {error}")
         orders.append(Order(number, order_id, line.strip()))
     return orders
 
 
-def publish(orders: Deque[Order]) -> None:
+def publish(orders: deque) -> None:
     """Publish the orders in turn. An order leaves the deque once it is confirmed.
 
-    Raises an exception if anything fails. Call again to go on from the order that
-    failed; if only its confirmation was lost, RabbitMQ then stores it once more.
+    Raises an exception if anything fails; call it again to go on with what is left.
     """
     with pika.BlockingConnection(RABBITMQ) as connection:
         channel = connection.channel()
@@ -97,14 +98,16 @@ def publish(orders: Deque[Order]) -> None:
         channel.confirm_delivery()
         while orders:
             order = orders[0]
-            # mandatory: raise an exception if the queue has been deleted.
+            # mandatory: refuse the order if its queue has been deleted. Without it
+            # RabbitMQ would confirm the order, and drop it.
             channel.basic_publish("", QUEUE, order.body, PROPERTIES, mandatory=True)
             orders.popleft()
-            logging.info(f"Stored {order.order_id!r} (line {order.line})")
+            logging.info(f"Stored {order.order_id!r} (line {order.line_number})")
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C: end without a traceback
+    # Ctrl-C: end at once (the system's default), without Python's traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     parser = argparse.ArgumentParser()
     parser.add_argument("FILE", nargs="?", help="orders, one JSON object a line")
     file = parser.parse_args().FILE
@@ -112,18 +115,21 @@ def main() -> None:
     logging.getLogger("pika").setLevel("CRITICAL")  # we log its exceptions
     try:
         orders = read_orders(file)
-    except Exception as error:
-        sys.exit(f"Nothing was sent. {file}: {error}")
+    except OSError as error:
+        sys.exit(f"Nothing was sent. {error}")
     logging.info(f"Publishing {len(orders)} orders to {RABBITMQ.host}:{RABBITMQ.port}")
-    failures: Counter = Counter()  # at the same order: by the number left
+    failures = 0  # in a row, at one order
     while orders:
+        left = len(orders)
         try:
             publish(orders)
-        except Exception as error:  # pika raises more than AMQPError
+        except Exception as error:  # AMQPError, socket errors and others
             logging.error(repr(error))
-            failures[len(orders)] += 1
-            if failures[len(orders)] == ATTEMPTS:
-                sys.exit(f"Giving up at line {orders[0].line}")
+            if len(orders) < left:  # some were stored
+                failures = 0
+            failures += 1
+            if failures == ATTEMPTS:
+                sys.exit(f"Giving up at line {orders[0].line_number}")
             time.sleep(1)
 
 
