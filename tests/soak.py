@@ -87,7 +87,7 @@ class Soak:
                 script.wait_for("Waiting for orders")
                 script.stop()
                 self.done.update(script.texts("^end (.*)"))
-            left = drain(channel)
+            left = drain(channel, "orders")
             with contextlib.suppress(AssertionError):  # then they are counted as lost
                 wait_until(lambda: ready(channel, "orders.dead") >= len(self.rubbish), "them")
             dead = drain(channel, "orders.dead")

@@ -1,24 +1,30 @@
 """producer.py as a process, as a user runs it, against a real broker."""
 
 import contextlib
-import json
 import os
 import random
 import re
 import time
-from decimal import Decimal
 from pathlib import Path
 from signal import SIGINT, SIGTERM
+from subprocess import DEVNULL
 from typing import Any
 
 import pika
-import psutil
 import pytest
 
-from rig.broker import Broker, running, wait_until
-from rig.network import CONFIRM_SELECT, CONNECTION_CLOSE, PUBLISH, Network
+from rig.broker import Broker, wait_until
+from rig.network import CONFIRM_SELECT, PUBLISH, Network
 from rig.orders import drain, line, messages, names, ready
-from rig.scripts import IMPATIENT, PATIENT, nowhere, producer, telling_consumer
+from rig.scripts import IMPATIENT, PATIENT, WITHOUT_PAUSE, nowhere, producer, telling_consumer
+
+SAMPLES = """\
+{"order_id": "ORD-001", "customer": "Иван Иванов", "amount": 5000, "status": "pending"}
+{"order_id": "ORD-002", "customer": "Анна Ким", "amount": 1249.5, "status": "pending"}
+{"order_id": "ORD-003", "customer": "John Smith", "amount": 320, "status": "pending"}
+{"order_id": "ORD-004", "customer": "Пётр Орлов", "amount": 7800, "status": "pending"}
+{"order_id": "ORD-005", "customer": "Emma Brown", "amount": 150, "status": "pending"}
+"""
 
 
 def test_stores_five_persistent_orders(broker: Broker, channel: Any) -> None:
@@ -28,18 +34,14 @@ def test_stores_five_persistent_orders(broker: Broker, channel: Any) -> None:
     said = [f"Stored 'ORD-00{n}' (line {n})" for n in range(1, 6)]
     assert [text[24:] for text in script.lines] == [where, *said]
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ", text) for text in script.lines)
-    orders = []
+    bodies = []
     for method, properties, body in messages(channel):
         assert (method.exchange, method.routing_key) == ("", "orders")
         given = {key: value for key, value in vars(properties).items() if value}
         given.pop("headers", None)  # RabbitMQ 3.10 counts deliveries there
         assert given == {"delivery_mode": 2, "content_type": "application/json"}
-        orders.append(json.loads(body, parse_float=Decimal))
-        assert orders[-1]["customer"] in body.decode(), "letters are not escaped"
-    first = {"order_id": "ORD-001", "customer": "Иван Иванов", "amount": 5000, "status": "pending"}
-    assert orders[0] == first
-    assert [order["order_id"] for order in orders] == [f"ORD-00{n}" for n in range(1, 6)]
-    assert {order["status"] for order in orders} == {"pending"}
+        bodies.append(body.decode())
+    assert bodies == SAMPLES.splitlines()
 
 
 def test_publishes_a_file_as_it_stands(broker: Broker, channel: Any, tmp_path: Path) -> None:
@@ -53,10 +55,10 @@ def test_publishes_a_file_as_it_stands(broker: Broker, channel: Any, tmp_path: P
 
 A, B = line("A"), line("B")
 BAD_FILES = {
-    "an amount that is none": (A + b"\n" + line("B", amount=True), "line 2: amount must be"),
-    "a blank line": (A + b"\n\n" + B, "line 2: Expecting value"),
-    "brackets": (b"[" * 200_000, "line 1: "),
-    "an endless number": (A.replace(b"1249.5", b"1e99999999999999999999"), "line 1: "),
+    "an amount that is none": (A + b"\n" + line("B", amount=True), ", line 2: amount must be"),
+    "a blank line": (A + b"\n\n" + B, ", line 2: Expecting value"),
+    "brackets": (b"[" * 200_000, ", line 1: "),
+    "an endless number": (A.replace(b"1249.5", b"1e99999999999999999999"), ", line 1: "),
     "no file": (None, "No such file or directory"),
 }
 
@@ -71,8 +73,8 @@ def test_bad_file_is_named_and_nothing_is_sent(
         path.write_bytes(text)
     with producer(broker, path) as script:
         assert script.wait() == 1
-    assert len(script.lines) == 1, script
-    assert script.out.startswith(f"Nothing was sent. {path}: ") and why in script.out
+    (said,) = script.lines
+    assert said.startswith("Nothing was sent. ") and str(path) in said and why in said
     with pytest.raises(Exception, match="no queue 'orders'"):
         ready(channel)
 
@@ -88,6 +90,15 @@ def test_empty_file_is_said_to_hold_no_orders() -> None:
     with producer(nowhere(), "/dev/null") as script:
         assert script.wait() == 0
     assert len(script.lines) == 1 and "Publishing 0 orders" in script.out
+
+
+@pytest.mark.parametrize("arguments, status", [([], 0), (["/no/such/file"], 1)])
+def test_all_it_says_goes_to_standard_error(
+    broker: Broker, arguments: list[str], status: int
+) -> None:
+    with producer(broker, *arguments, stderr=DEVNULL) as script:
+        assert script.wait() == status
+    assert script.lines == []
 
 
 # "Stored" is said of what is confirmed, and of nothing else
@@ -115,8 +126,8 @@ def test_refused_orders_are_not_called_stored(short_queue: str) -> None:
 def test_refused_orders_are_stored_once_there_is_room(short_queue: str) -> None:
     orders = names("A", 300)
     with producer(short_queue, lines=map(line, orders)) as script:
-        script.wait_for("NackError", times=10)
-        assert len(psutil.Process(script.process.pid).net_connections()) <= 1, "others are open"
+        script.wait_for("NackError", times=4)
+        assert len(script.process.net_connections()) <= 1, "others are open"
         with telling_consumer(short_queue) as worker:
             assert script.wait() == 0, script
             worker.wait_for("Processed 'A-00300'")
@@ -132,58 +143,14 @@ def test_orders_for_a_deleted_queue_are_published_again(broker: Broker, channel:
             network.release()
             assert script.wait() == 0, script
     assert len(script.seen("(UnroutableError)")) == 1
-    assert drain(channel) == dict.fromkeys(script.stored, 1)
+    assert drain(channel, "orders") == dict.fromkeys(script.stored, 1)
 
 
-def test_connection_that_often_breaks_leaves_at_most_a_copy_each(
-    broker: Broker, channel: Any
-) -> None:
-    """Each ends after 10 KB, a part of the orders: so no failure follows another at one order."""
-    orders = names("A", 300)
-    with Network(broker.port) as network:
-        network.cut_after = 10_000
-        with producer(network, lines=map(line, orders), change=IMPATIENT) as script:
-            assert script.wait() == 0, script
-        connections = len(network.connected)
-    assert connections > 4 and len(script.lines) == 1 + 300 + connections - 1
-    copies = drain(channel)
-    assert set(copies) == set(orders)
-    assert 300 <= sum(copies.values()) < 300 + connections
-
-
-def test_cut_when_all_is_stored_is_no_failure(broker: Broker, channel: Any) -> None:
-    with Network(broker.port) as network:
-        network.cut_at = CONNECTION_CLOSE
-        with producer(network) as script:
-            assert script.wait() == 0, script
-    assert len(script.stored) == ready(channel) == 5
-
-
-# The broker is not there, or does not answer
-
-
-def test_gives_up_after_thirty_attempts_a_second_apart() -> None:
-    with producer(nowhere()) as script:
+def test_gives_up_after_thirty_attempts() -> None:
+    with producer(nowhere(), change=WITHOUT_PAUSE) as script:
         assert script.wait() == 1
     assert len(script.seen("(ConnectionRefusedError)")) == 30 == len(script.lines) - 2
     assert script.lines[-1] == "Giving up at line 1"
-    assert 28.9 < script.moments[-2] - script.moments[1] < 29 * 1.9
-
-
-def test_waits_while_memory_is_short_then_stores_each_once(tmp_path: Path) -> None:
-    config = "vm_memory_high_watermark.absolute = 1MB\n"  # it is short from the start
-    with running(Broker(tmp_path, config)) as node, Network(node.port) as network:
-        network.hold_up_at(PUBLISH)
-        with producer(network) as script:
-            assert network.held.wait(60)
-            network.release()
-            time.sleep(5)  # in which to be wrong
-            assert not script.ended() and len(script.lines) == 1, script
-            node.rabbitctl_output("set_vm_memory_high_watermark", "0.6")
-            assert script.wait() == 0, script
-        assert len(network.connected) == 1
-        with node.connect() as connection:
-            assert drain(connection.channel()) == dict.fromkeys(script.stored, 1)
 
 
 # Ctrl-C
@@ -231,6 +198,6 @@ def test_interrupted_file_goes_on_after_the_last_line_stored(
     last = int(script.texts(r"Stored .* \(line (\d+)\)$")[-1])
     with producer(broker, lines=map(line, orders[last:]), change=PATIENT) as script:
         assert script.wait() == 0, script
-    copies = drain(channel)
+    copies = drain(channel, "orders")
     assert set(copies) == set(orders)
     assert sum(copies.values()) <= 1_501, "only the order in doubt may be there twice"

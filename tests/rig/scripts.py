@@ -13,6 +13,8 @@ from pathlib import Path
 from signal import SIGINT
 from typing import Any
 
+import psutil
+
 from rig.broker import LIMIT, free_ports, wait_until
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -23,10 +25,10 @@ PRODUCER, CONSUMER = ROOT / "producer.py", ROOT / "consumer.py"
 class Script:
     """A Python program as a process; it is killed at the end of a `with`.
 
-    `lines` has what it writes, standard output and error together, and `moments` when
-    (time.time()): by the log's own clock, or when a line came that has none. `finished` is
-    when its output ended. With a label the lines are shown, too. Without `stdin`, what it
-    reads there, that is an open pipe.
+    `lines` has what it writes, standard output and error together, unless `stderr` leads the
+    errors elsewhere, and `moments` when (time.time()): by the log's own clock, or when a line
+    came that has none. `finished` is when its output ended. With a label the lines are shown,
+    too. Without `stdin`, what it reads there, that is an open pipe.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Script:
         python: str = sys.executable,
         label: str = "",
         stdin: bytes | None = None,
+        stderr: int = subprocess.STDOUT,
         **variables: object,
     ) -> None:
         environment = {
@@ -52,12 +55,12 @@ class Script:
         with tempfile.TemporaryFile() as file:
             file.write(stdin or b"")
             file.seek(0)
-            self.process = subprocess.Popen(
+            self.process = psutil.Popen(
                 [python, *map(str, arguments)],
                 env=environment,
                 stdin=subprocess.PIPE if stdin is None else file,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
+                stderr=stderr,
             )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -79,9 +82,8 @@ class Script:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # An interrupt in the middle of wait() can leave its lock locked for ever.
-        self.process._waitpid_lock = threading.Lock()  # type: ignore[attr-defined]
-        self.process.kill()
+        if not self.ended():
+            self.process.kill()
         self.wait()
         if self.process.stdin:
             self.process.stdin.close()
@@ -130,16 +132,16 @@ class Script:
 
     def ended(self) -> bool:
         """Tell whether it has ended."""
-        return self.process.poll() is not None
+        return bool(self.process.poll() is not None)
 
     def wait(self, limit: float = LIMIT) -> int:
         """Wait for its end, and for the rest of its output; return the exit status."""
         try:
             status = self.process.wait(limit)
-        except subprocess.TimeoutExpired:
+        except psutil.TimeoutExpired:
             raise AssertionError(f"still running after {limit:.0f} s: {self!r}") from None
         self._reader.join(limit)
-        return status
+        return int(status)
 
     def stop(self, number: int = SIGINT) -> None:
         """Let a consumer stop, and see that it does so in good order."""
@@ -149,14 +151,15 @@ class Script:
 
 
 def start(path: Path, where: Any, *arguments: object, change: str = "", **options: Any) -> Script:
-    """Start a script; `where`: RabbitMQ's URL, or what has it as url().
+    """Start a script; `where`: RabbitMQ's URL, or what has it as url(), or None for none.
 
     `change`: lines of Python that change its module, `script`, before it begins.
     """
-    url = where if isinstance(where, str) else where.url()
+    if where:
+        options["AMQP_URL"] = where if isinstance(where, str) else where.url()
     code = f"import {path.stem} as script\n{change}\nscript.main()"
     command = ["-c", code] if change else [path]
-    return Script(*command, *arguments, **{"AMQP_URL": url, **options})
+    return Script(*command, *arguments, **options)
 
 
 def consumer(where: Any, seconds: float = 0, **options: Any) -> Script:
@@ -175,6 +178,7 @@ def producer(
 
 PATIENT = "script.ATTEMPTS = 1_000"  # for the producer, as nodes may boot slowly
 IMPATIENT = "script.ATTEMPTS = 3"
+WITHOUT_PAUSE = "script.time.sleep = script.pika.BlockingConnection.sleep = lambda *_: None"
 TELLING = """
 import time
 def work(order):
