@@ -19,22 +19,22 @@ from pika.spec import Basic
 # From here to the end of parse_order(), both scripts must have the same lines.
 RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://localhost"))
 QUEUE = "orders"
-# RabbitMQ moves "dead letters" to this queue: messages of QUEUE that are no orders, or
-# failed too often (the work raised an exception, or the consumer disconnected).
+# Dead letters go to this queue: messages that consumer.py rejects as no orders, or that
+# failed too often (its work raised an exception, or it disconnected).
 DEAD_LETTER_QUEUE = "orders.dead"  # consumer.py creates it
 QUEUE_ARGUMENTS = {
     "x-queue-type": "quorum",  # needed for the limit below; replicated in a cluster
-    "x-delivery-limit": 20,  # 21 failures make an order a dead letter
+    "x-delivery-limit": 20,  # 20 retries, then it is a dead letter
     "x-dead-letter-exchange": "",  # default exchange: routing key = queue name
     "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
     "x-dead-letter-strategy": "at-least-once",  # no dead letter is lost on its way
-    "x-overflow": "reject-publish",  # if full, refuse orders; at-least-once needs it
+    "x-overflow": "reject-publish",  # at-least-once demands it; no maximum is set
 }
 
 
 def parse_order(body: bytes) -> dict:
     """Return the order in a message. Raise an exception if it is invalid."""
-    # Decimal keeps 10.10 exact. With int, JSON's true would pass: True is an int.
+    # Decimal keeps 10.10 exact, and keeps out JSON's true, which in Python is an int.
     order: dict = json.loads(body.decode(), parse_int=Decimal, parse_float=Decimal)
     for field in ("order_id", "customer", "status"):
         if not isinstance(order.get(field), str) or not order[field].strip():
@@ -62,14 +62,14 @@ def process_in_thread(order: dict, connection: pika.BlockingConnection) -> bool:
     work = worker.submit(process_order, order)
     try:
         while not work.done():
-            wait([work], timeout=0.5)  # or less, if it ends
+            wait([work], timeout=0.5)  # at most 0.5 s
             connection.process_data_events()  # sends heartbeats
     finally:
-        # Even if disconnected: else the order would come again while its work runs.
+        # Even if disconnected: do not reconnect, and get the order again, while it runs.
         wait([work])
     if work.exception() is not None:
         logging.error("The work failed", exc_info=work.exception())  # with a traceback
-        connection.sleep(1)  # with heartbeats; an outage must not use up 21 tries
+        connection.sleep(1)  # with heartbeats; else 21 tries are over at once
     return work.exception() is None
 
 
@@ -86,8 +86,8 @@ def handle(channel: BlockingChannel, method: Basic.Deliver, body: bytes) -> None
     logging.info(f"Received {order_id!r}{again}: {order['customer']!r}")
     succeeded = process_in_thread(order, channel.connection)
     if stopping:
-        # Get no more orders; this one stays ours. Else our answer below would bring the
-        # next one, and to disconnect then would count as its failure.
+        # Get no more orders, but keep this one. Else the ack or reject below brings the
+        # next order, and our disconnecting counts as its failure.
         channel.cancel()
     if succeeded:
         # RabbitMQ may now delete the order. Unacknowledged, it would come again.
@@ -103,18 +103,18 @@ def consume_orders() -> None:
         channel = connection.channel()
         # Creates the queue if missing; fails if it exists with other arguments.
         channel.queue_declare(QUEUE, durable=True, arguments=QUEUE_ARGUMENTS)
-        # Practically no limit: each look at a message may count, and too many delete it.
+        # Huge: by default, 21 looks at a message (on the web page, say) may delete it.
         arguments = {"x-queue-type": "quorum", "x-delivery-limit": 2_000_000_000}
         channel.queue_declare(DEAD_LETTER_QUEUE, durable=True, arguments=arguments)
         # One unacknowledged order per consumer: the next goes to whoever is free.
         channel.basic_qos(prefetch_count=1)
         logging.info("Waiting for orders")
         for method, _, body in channel.consume(QUEUE, inactivity_timeout=0.5):
-            if method:  # none: a timeout, to check stopping
+            if method:  # None: 0.5 s without any, to check stopping
                 handle(channel, method, body)
             if stopping:
                 return
-    # We get here if the queue is deleted or, on RabbitMQ 4.3, an order takes too long.
+    # The loop ends if the queue is deleted or (RabbitMQ 4.3) an order takes too long.
     raise RuntimeError("cancelled by RabbitMQ")
 
 

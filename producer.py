@@ -23,22 +23,22 @@ import pika
 # From here to the end of parse_order(), both scripts must have the same lines.
 RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://localhost"))
 QUEUE = "orders"
-# RabbitMQ moves "dead letters" to this queue: messages of QUEUE that are no orders, or
-# failed too often (the work raised an exception, or the consumer disconnected).
+# Dead letters go to this queue: messages that consumer.py rejects as no orders, or that
+# failed too often (its work raised an exception, or it disconnected).
 DEAD_LETTER_QUEUE = "orders.dead"  # consumer.py creates it
 QUEUE_ARGUMENTS = {
     "x-queue-type": "quorum",  # needed for the limit below; replicated in a cluster
-    "x-delivery-limit": 20,  # 21 failures make an order a dead letter
+    "x-delivery-limit": 20,  # 20 retries, then it is a dead letter
     "x-dead-letter-exchange": "",  # default exchange: routing key = queue name
     "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
     "x-dead-letter-strategy": "at-least-once",  # no dead letter is lost on its way
-    "x-overflow": "reject-publish",  # if full, refuse orders; at-least-once needs it
+    "x-overflow": "reject-publish",  # at-least-once demands it; no maximum is set
 }
 
 
 def parse_order(body: bytes) -> dict:
     """Return the order in a message. Raise an exception if it is invalid."""
-    # Decimal keeps 10.10 exact. With int, JSON's true would pass: True is an int.
+    # Decimal keeps 10.10 exact, and keeps out JSON's true, which in Python is an int.
     order: dict = json.loads(body.decode(), parse_int=Decimal, parse_float=Decimal)
     for field in ("order_id", "customer", "status"):
         if not isinstance(order.get(field), str) or not order[field].strip():
@@ -48,7 +48,7 @@ def parse_order(body: bytes) -> dict:
     return order
 
 
-# delivery_mode=2: the message survives a RabbitMQ restart, in any durable queue.
+# delivery_mode=2: the message survives a restart, as its queue is durable.
 PROPERTIES = pika.BasicProperties(content_type="application/json", delivery_mode=2)
 ATTEMPTS = 30  # failures in a row, at one order, before giving up
 SAMPLES = [

@@ -3,15 +3,19 @@
 import contextlib
 import random
 import re
+import shlex
 import sqlite3
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from rig.broker import Broker, wait_until
 from rig.orders import drain, line, names, put, ready
 from rig.rights import RIGHTS
-from rig.scripts import ROOT, Script, consumer
+from rig.scripts import ROOT, Script, consumer, failing
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -50,6 +54,27 @@ def test_once_only_brings_each_result_once(
     with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as database:
         assert database.execute("SELECT count(*) FROM invoices").fetchone() == (100,)
     assert not drain(channel)
+
+
+def test_policy_lets_failed_work_wait(broker: Broker, channel: Any) -> None:
+    """RabbitMQ knows it from 4.3.1 on, and else refuses it."""
+    policy = shlex.split(snippet(r"rabbitmqctl (set_policy retry [^\n]*)"))
+    put(channel, *map(line, ["FAILS", "B"]))
+    if broker.rabbitctl_output("version") < "4.3":
+        with pytest.raises(subprocess.CalledProcessError):
+            broker.rabbitctl_output(*policy)
+        return
+    try:
+        broker.rabbitctl_output(*policy)
+        with consumer(broker, change=failing(3)) as script:
+            script.wait_for("Processed 'FAILS'")
+            script.stop()
+    finally:
+        broker.rabbitctl_output("clear_policy", "retry")
+    assert script.processed == ["B", "FAILS"], "the order behind it goes on"
+    tries = [moment for _, moment in script.seen("(Received 'FAILS')")]
+    waits = [after - before for before, after in zip(tries, tries[1:], strict=False)]
+    assert all(n < wait < n + 2.5 for n, wait in enumerate(waits, start=1)), waits
 
 
 def test_way_back_from_orders_dead(broker: Broker, channel: Any) -> None:

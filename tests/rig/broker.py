@@ -127,16 +127,11 @@ class Broker:
 
     def start(self) -> "Broker":
         """Boot it, and wait until it lets a client in; RuntimeError, with its logs, if it fails."""
-        command = [server_program("rabbitmq-server")]
+        command, nothing = server_program("rabbitmq-server"), subprocess.DEVNULL
         with (self.folder / "output").open("a") as output:
-            self.process = psutil.Popen(
-                command,
-                cwd=self.folder,  # where a node that is killed may leave a dump
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
+            streams = {"stdin": nothing, "stdout": output, "stderr": output}
+            # In its folder, as a node that is killed may leave a dump.
+            self.process = psutil.Popen(command, cwd=self.folder, env=self._environment, **streams)
         with contextlib.suppress(AssertionError):
             wait_until(lambda: self._answers() or not self.running(), "its boot", 2 * LIMIT)
         if self._answers():

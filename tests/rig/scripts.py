@@ -188,6 +188,22 @@ def work(order):
 script.process_order = work
 """
 
+DECLINED = "raise RuntimeError('the card was declined')"
+FAILING = """
+failures = {times}
+def work(order):
+    global failures
+    if order["order_id"] == "FAILS" and failures:
+        failures -= 1
+        {failure}
+script.process_order = work
+"""
+
+
+def failing(times: int, failure: str = DECLINED) -> str:
+    """Return a change: the work on the order FAILS fails so often."""
+    return FAILING.format(times=times, failure=failure)
+
 
 def telling_consumer(where: Any, seconds: float = 0, change: str = "") -> Script:
     """Start a consumer that says when its work on an order begins and ends."""
