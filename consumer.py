@@ -19,8 +19,8 @@ from pika.spec import Basic
 # From here to the end of parse_order(), both scripts must have the same lines.
 RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://localhost"))
 QUEUE = "orders"
-# Dead letters go to this queue: messages that consumer.py rejects as no orders, or that
-# failed too often (its work raised an exception, or it disconnected).
+# Dead letters go to this queue: messages that are no valid orders, or that failed too
+# often (the work raised an exception, or the consumer disconnected).
 DEAD_LETTER_QUEUE = "orders.dead"  # consumer.py creates it
 QUEUE_ARGUMENTS = {
     "x-queue-type": "quorum",  # needed for the limit below; replicated in a cluster
@@ -28,13 +28,13 @@ QUEUE_ARGUMENTS = {
     "x-dead-letter-exchange": "",  # default exchange: routing key = queue name
     "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
     "x-dead-letter-strategy": "at-least-once",  # no dead letter is lost on its way
-    "x-overflow": "reject-publish",  # at-least-once demands it; no maximum is set
+    "x-overflow": "reject-publish",  # at-least-once needs it; no length limit set
 }
 
 
 def parse_order(body: bytes) -> dict:
     """Return the order in a message. Raise an exception if it is invalid."""
-    # Decimal keeps 10.10 exact, and keeps out JSON's true, which in Python is an int.
+    # Decimal keeps 10.10 exact. JSON's true is no Decimal, but it would be an int.
     order: dict = json.loads(body.decode(), parse_int=Decimal, parse_float=Decimal)
     for field in ("order_id", "customer", "status"):
         if not isinstance(order.get(field), str) or not order[field].strip():
@@ -65,7 +65,7 @@ def process_in_thread(order: dict, connection: pika.BlockingConnection) -> bool:
             wait([work], timeout=0.5)  # at most 0.5 s
             connection.process_data_events()  # sends heartbeats
     finally:
-        # Even if disconnected: do not reconnect, and get the order again, while it runs.
+        # Even if disconnected: else we reconnect and get the order again while it runs.
         wait([work])
     if work.exception() is not None:
         logging.error("The work failed", exc_info=work.exception())  # with a traceback
@@ -86,8 +86,8 @@ def handle(channel: BlockingChannel, method: Basic.Deliver, body: bytes) -> None
     logging.info(f"Received {order_id!r}{again}: {order['customer']!r}")
     succeeded = process_in_thread(order, channel.connection)
     if stopping:
-        # Get no more orders, but keep this one. Else the ack or reject below brings the
-        # next order, and our disconnecting counts as its failure.
+        # Ask for no more orders; this one stays ours. Else the ack or reject below brings
+        # the next, and our disconnecting counts as its failure.
         channel.cancel()
     if succeeded:
         # RabbitMQ may now delete the order. Unacknowledged, it would come again.
@@ -103,14 +103,14 @@ def consume_orders() -> None:
         channel = connection.channel()
         # Creates the queue if missing; fails if it exists with other arguments.
         channel.queue_declare(QUEUE, durable=True, arguments=QUEUE_ARGUMENTS)
-        # Huge: by default, 21 looks at a message (on the web page, say) may delete it.
+        # Huge: a look (on the web page, say) may count as a try; the 21st may delete it.
         arguments = {"x-queue-type": "quorum", "x-delivery-limit": 2_000_000_000}
         channel.queue_declare(DEAD_LETTER_QUEUE, durable=True, arguments=arguments)
         # One unacknowledged order per consumer: the next goes to whoever is free.
         channel.basic_qos(prefetch_count=1)
         logging.info("Waiting for orders")
         for method, _, body in channel.consume(QUEUE, inactivity_timeout=0.5):
-            if method:  # None: 0.5 s without any, to check stopping
+            if method:  # None: no message for 0.5 s; check stopping
                 handle(channel, method, body)
             if stopping:
                 return

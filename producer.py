@@ -23,8 +23,8 @@ import pika
 # From here to the end of parse_order(), both scripts must have the same lines.
 RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://localhost"))
 QUEUE = "orders"
-# Dead letters go to this queue: messages that consumer.py rejects as no orders, or that
-# failed too often (its work raised an exception, or it disconnected).
+# Dead letters go to this queue: messages that are no valid orders, or that failed too
+# often (the work raised an exception, or the consumer disconnected).
 DEAD_LETTER_QUEUE = "orders.dead"  # consumer.py creates it
 QUEUE_ARGUMENTS = {
     "x-queue-type": "quorum",  # needed for the limit below; replicated in a cluster
@@ -32,13 +32,13 @@ QUEUE_ARGUMENTS = {
     "x-dead-letter-exchange": "",  # default exchange: routing key = queue name
     "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
     "x-dead-letter-strategy": "at-least-once",  # no dead letter is lost on its way
-    "x-overflow": "reject-publish",  # at-least-once demands it; no maximum is set
+    "x-overflow": "reject-publish",  # at-least-once needs it; no length limit set
 }
 
 
 def parse_order(body: bytes) -> dict:
     """Return the order in a message. Raise an exception if it is invalid."""
-    # Decimal keeps 10.10 exact, and keeps out JSON's true, which in Python is an int.
+    # Decimal keeps 10.10 exact. JSON's true is no Decimal, but it would be an int.
     order: dict = json.loads(body.decode(), parse_int=Decimal, parse_float=Decimal)
     for field in ("order_id", "customer", "status"):
         if not isinstance(order.get(field), str) or not order[field].strip():

@@ -21,31 +21,30 @@ ROUND = ["consumer killed"] * 6 + ["broker killed", "broker stopped"]
 
 
 class Soak:
-    """One run: who publishes to the broker, and who works from it."""
+    """One run: who publishes to the broker, and who works from it.
 
-    def __init__(self, broker: Broker, seed: int) -> None:
-        self.broker, self.draw = broker, random.Random(seed)
-        self.producers: dict[str, Script] = {}  # by what its orders' names begin with
+    Of what scripts said that have ended only `stored`, `done` and `rubbish` (what has to end
+    in orders.dead) are kept: they say a lot.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker, self.published = broker, 0
+        self.producers: list[Script] = []
         self.consumers: list[Script] = []
-        self.published = 0
-        self.faults = dict.fromkeys(ROUND, 0)
-        # Only this is kept of what scripts said that have ended: they say a lot.
-        self.stored: set[str] = set()
-        self.done: Counter[str] = Counter()
-        self.rubbish: set[str] = set()  # what has to end in orders.dead
+        self.stored, self.done, self.rubbish = set[str](), Counter[str](), set[str]()
 
     def publish(self, count: int) -> None:
         """Start a producer, with orders of its own."""
         self.published += 1
-        name = f"P{self.published}"
-        orders = map(line, names(name, count))
-        self.producers[name] = producer(self.broker, lines=orders, change=PATIENT)
+        orders = map(line, names(f"P{self.published}", count))
+        self.producers.append(producer(self.broker, lines=orders, change=PATIENT))
 
-    def collect_stored(self, wait: bool) -> None:
+    def collect_stored(self, wait: bool = True) -> None:
         """Note what producers have stored that have ended, or wait until all have."""
-        for name, script in list(self.producers.items()):
+        for script in list(self.producers):
             if wait or script.ended():
-                with self.producers.pop(name):
+                self.producers.remove(script)
+                with script:
                     assert script.wait(120) == 0, script
                 self.stored.update(script.stored)
 
@@ -58,28 +57,19 @@ class Soak:
                 self.publish(BATCH)
             time.sleep(0.05)
 
-    def add_consumer(self) -> None:
-        """Start a consumer that says what it has done, even if it is killed then."""
+    def kill_consumer(self, number: int) -> None:
+        """Kill a consumer, start another one, and send it something that is no order."""
+        with self.consumers.pop(number) as victim:
+            pass  # it is killed here
+        self.done.update(victim.texts("^end (.*)"))
         self.consumers.append(telling_consumer(self.broker))
-
-    def fail(self, fault: str) -> None:
-        """Let one thing go wrong, and mend it."""
-        self.faults[fault] += 1
-        if fault == "consumer killed":
-            with self.consumers.pop(self.draw.randrange(CONSUMERS)) as victim:
-                pass  # it is killed here
-            self.done.update(victim.texts("^end (.*)"))
-            self.add_consumer()
-            self.rubbish.add(f"RUBBISH-{self.faults[fault]}")
-            with self.broker.connect() as connection:
-                put(connection.channel(), f"RUBBISH-{self.faults[fault]}".encode())
-        else:
-            (self.broker.kill if fault == "broker killed" else self.broker.stop)()
-            self.broker.start()
+        self.rubbish.add(f"RUBBISH-{len(self.rubbish)}")
+        with self.broker.connect() as connection:
+            put(connection.channel(), f"RUBBISH-{len(self.rubbish) - 1}".encode())
 
     def end(self) -> dict[str, int]:
         """Let the scripts finish all there is, and count."""
-        self.collect_stored(wait=True)
+        self.collect_stored()
         with self.broker.connect() as connection:
             channel = connection.channel()
             wait_until(lambda: ready(channel) == 0, "an empty queue", 600)
@@ -103,25 +93,30 @@ class Soak:
     def close(self) -> None:
         """End everything at once."""
         with contextlib.ExitStack() as stack:
-            for script in [*self.producers.values(), *self.consumers]:
+            for script in self.producers + self.consumers:
                 stack.enter_context(script)  # which kills it
 
 
 def soak(seconds: float, seed: int) -> dict[str, int]:
     """Run it, at least until each fault has come once; return the counts."""
-    with own_broker("soak") as (broker, _), contextlib.closing(Soak(broker, seed)) as this:
+    draw, faults, ahead = random.Random(seed), dict.fromkeys(ROUND, 0), list[str]()
+    with own_broker("soak") as (broker, _), contextlib.closing(Soak(broker)) as this:
         print(f"seed {seed}, {seconds:g} s, RabbitMQ on port {broker.port}", flush=True)
-        for _ in range(CONSUMERS):
-            this.add_consumer()
+        this.consumers += [telling_consumer(broker) for _ in range(CONSUMERS)]
         this.consumers[0].wait_for("Waiting for orders")  # it has declared the queues
         let_new_queues_settle()
-        deadline, faults = time.monotonic() + seconds, list[str]()
-        while time.monotonic() < deadline or not all(this.faults.values()):
-            this.publish_for(this.draw.uniform(0.2, 1.5))
-            faults = faults or this.draw.sample(ROUND, len(ROUND))
-            this.fail(faults.pop())
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline or not all(faults.values()):
+            this.publish_for(draw.uniform(0.2, 1.5))
+            ahead = ahead or draw.sample(ROUND, len(ROUND))
+            faults[fault := ahead.pop()] += 1
+            if fault == "consumer killed":
+                this.kill_consumer(draw.randrange(CONSUMERS))
+            else:
+                (broker.kill if fault == "broker killed" else broker.stop)()
+                broker.start()
         counts = this.end()
-    print("  ".join(f"{fault}: {number} times" for fault, number in this.faults.items()))
+    print("  ".join(f"{fault}: {number} times" for fault, number in faults.items()))
     for what, number in counts.items():
         print(f"{what + ':':26}{number:8}")
     return counts

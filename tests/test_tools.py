@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from rig.broker import LIMIT, Broker, free_ports, wait_until
-from rig.scripts import ROOT, TESTS, Script, consumer, producer
+from rig.scripts import ROOT, TESTS, Script, consumer, producer, telling_consumer
 from soak import Soak, main
 
 
@@ -32,11 +32,11 @@ def test_short_soak_loses_nothing(tmp_path: Path) -> None:
 def test_soak_notices_a_theft(
     broker: Broker, channel: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with contextlib.closing(Soak(broker, seed=0)) as soak:
+    with contextlib.closing(Soak(broker)) as soak:
         soak.publish(5)
-        soak.collect_stored(wait=True)
+        soak.collect_stored()
         wait_until(lambda: channel.basic_get("orders", auto_ack=True)[0], "an order to steal")
-        soak.add_consumer()
+        soak.consumers.append(telling_consumer(broker))
         counts = soak.end()
     assert (counts["published and confirmed"], counts["lost"]) == (5, 1)
     monkeypatch.setattr("soak.soak", lambda *_: counts)
