@@ -1,6 +1,6 @@
 """Process the orders in RabbitMQ's queue "orders", one at a time: python3 consumer.py
 
-Ctrl-C finishes the current order, then stops; a second Ctrl-C kills. Environment
+Ctrl-C finishes the current order, then stops; a second kills. Environment
 variables: AMQP_URL, where RabbitMQ is; PROCESSING_TIME of an order, in seconds.
 """
 
@@ -119,7 +119,7 @@ def consume_orders() -> None:
 
 
 def stop(signal_number: int, frame: object) -> None:
-    """Finish the current order, then stop. (Python passes both arguments.)"""
+    """Finish the current order, then stop. (Python passes both.)"""
     global stopping
     stopping = True
     # The next signal ends the program at once.
