@@ -1,63 +1,72 @@
 """The experiments, with short orders: what was measured holds at any speed."""
 
 import math
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
-import pytest
-
+from experiments import measure
+from experiments.report import draw, markdown
 from rig.broker import Broker, running
 
-WORK = 0.4  # seconds
-
-pytestmark = pytest.mark.xdist_group("experiments")  # its tests share what was found
+READMES = [line for path in measure.READMES for line in path.read_text("utf-8").splitlines()]
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What each of them found. They mostly wait, so three nodes share the time."""
-    from experiments import measure  # matplotlib takes a second, in each process
-
-    folder = tmp_path_factory.mktemp("nodes")
-
-    def measured(number: int) -> list[tuple[str, Any]]:
-        with running(Broker(folder / str(number))) as broker:
-            return [(e.__name__, e(broker, WORK)) for e in measure.EXPERIMENTS[number::3]]
-
-    with ThreadPoolExecutor() as pool:
-        return dict(sum(pool.map(measured, range(3)), []))
+def rows(found: measure.Found) -> list[dict[str, Any]]:
+    """Return a table's rows by the names of its columns; a README must have its head."""
+    (head, *others), _ = found
+    assert markdown([[head]]).splitlines()[0] in READMES
+    return [dict(zip(head, row, strict=True)) for row in others]
 
 
-def test_orders_go_to_consumers_that_are_free(found: dict[str, Any]) -> None:
-    _, rows, panels = found["consumers"]
-    for n, (*_, took), lanes in zip([1, 2, 3, 5], rows, panels.values(), strict=True):
-        assert len(lanes) == n and all(lanes.values()), "each of them had an order"
-        assert sorted(order for lane in lanes.values() for order, *_ in lane) == list("12345")
-        assert -0.002 <= took - math.ceil(5 / n) * WORK < 5  # logs have ms; processes may wait
-    assert found["prefetch"][1][1][1] == "5, 5", "slow and fast without a limit"
-    assert [row[1:] for row in found["without_ack"][1]] == [[1, 4]]
+def new_lines(found: measure.Found) -> list[str]:
+    """Return the lines of a table that the READMEs do not have word for word."""
+    return [line for line in markdown([found[0]]).splitlines() if line not in READMES]
 
 
-def test_what_crashes_lose(found: dict[str, Any]) -> None:
-    auto, before = ["3 lost, 0 twice", "2 lost, 0 twice"], ["1 lost, 0 twice", "0 lost, 0 twice"]
-    after, never = ["0 lost, 0 twice", "0 lost, 1 twice"], ["0 lost, 2 twice", "0 lost, 3 twice"]
-    expected = [[*after, 0], [*auto, 0], [*before, 0], [*never, 5]]
-    assert [row[1:] for row in found["crashes"][1]] == expected
-    assert [row[2:] for row in found["death_of_rabbitmq"][1]] == [[5, 5, 0], [0, 5, 5]]
-    *up, direct, again, queue = (row[-2:] for row in found["outage"][1])
-    assert [*up, direct, queue] == [[0, 0], [0, 0], [3, 3], [0, 0]]
-    assert again[0] >= 1 and again[1] == 0
+# The two that take longest come first, so that they run side by side.
 
 
-def test_the_readme_has_each_table_and_picture(found: dict[str, Any], tmp_path: Any) -> None:
-    from experiments.report import FOLDER, draw, markdown, renewed
+def test_orders_go_to_consumers_that_are_free(broker: Broker) -> None:
+    found = rows(measure.consumers(broker, work=1.5))
+    assert [row["orders each"] for row in found] == ["5", "3, 2", "2, 2, 1", "1, 1, 1, 1, 1"]
+    for row in found:
+        late = row["measured"] - 1.5 * math.ceil(5 / row["consumers"])
+        assert -0.002 <= late < 1.35, f"no round less or more (logs have milliseconds): {row}"
 
-    text = (FOLDER / "README.md").read_text()
-    for name, (head, rows, panels) in found.items():
-        table = markdown(head, [rows])
-        assert table[2] in renewed(text, table)
-        if name in ("crashes", "without_ack", "death_of_rabbitmq"):  # without times
-            assert "\n".join(table) in text
-        if panels:
-            draw(tmp_path / f"{name}.svg", panels)
-            assert f"(pictures/{name}.svg)" in text
+
+def test_worker_that_is_down_holds_up_direct_calls_only(broker: Broker, tmp_path: Path) -> None:
+    found = measure.outage(broker, work=0.4)
+    direct, queue, down_direct, down_repeated, down_queue = rows(found)
+    for row in (direct, down_repeated):
+        assert row["caller's process"] >= row["last processed"] >= 5 * 0.4
+    for row in (queue, down_queue):
+        assert row["caller's process"] < row["last processed"] >= 5 * 0.4
+    assert [row["not processed"] for row in rows(found)] == [0, 0, 3, 0, 0]
+    assert [row["failed calls"] for row in (direct, queue, down_direct, down_queue)] == [0, 0, 3, 0]
+    assert down_direct["last processed"] == "never" and down_repeated["failed calls"] >= 1
+    back = 2.5 * 0.4 + 3  # when the worker is
+    assert down_repeated["caller's process"] >= back > down_queue["caller's process"]
+    draw(tmp_path / "outage.svg", found[1])
+
+
+def test_prefetch_count_leaves_most_to_the_fast_consumer(broker: Broker) -> None:
+    limited, unlimited = rows(measure.prefetch(broker, work=1))
+    assert limited["slow and fast each"] in ("1, 9", "2, 8"), "2 if the fast one was held up"
+    assert 1 - 0.002 <= limited["measured"] < 2.9
+    assert unlimited["slow and fast each"] == "5, 5" and unlimited["measured"] >= 5 - 0.002
+
+
+def test_crashes_lose_what_the_readme_says(broker: Broker) -> None:
+    assert new_lines(measure.crashes(broker, work=0.4)) == []
+
+
+def test_death_of_rabbitmq_is_as_the_readme_says(tmp_path: Path) -> None:
+    with running(Broker(tmp_path)) as broker:  # its own, as it is frozen and killed
+        assert new_lines(measure.death_of_rabbitmq(broker, work=0)) == []
+
+
+def test_crowd_waits_for_the_work_only_by_direct_calls(broker: Broker) -> None:
+    direct, queue = rows(measure.callers(broker, work=1))
+    assert min(direct["last processed"], queue["last processed"]) >= 200 / 2 * 1 / 20 - 0.002
+    assert direct["median wait"] > direct["last processed"] / 4
+    assert queue["median wait"] < direct["median wait"] / 3

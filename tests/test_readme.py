@@ -27,6 +27,24 @@ def snippet(pattern: str) -> str:
     return found[1]
 
 
+def tables(text: str) -> list[list[str]]:
+    """Return the rows of each table, without its head."""
+    return [table.splitlines()[2:] for table in re.findall(r"(?m)(?:^\|.*\n)+", text)]
+
+
+def figures(table: list[str]) -> list[list[str]]:
+    """Return each row's numbers, and the units of time behind them."""
+    return [re.findall(r"\d+(?:\.\d+)?|(?<=[\d)]\s)m?s\b", row) for row in table]
+
+
+def test_both_languages_have_the_same_figures() -> None:
+    english, russian = README.split("\n## На русском\n")
+    ours = [figures(table) for table in tables(english.partition("## Analysis")[2])]
+    to_english = str.maketrans(",.мс", ".,ms")
+    theirs = [figures(table) for table in tables(russian.translate(to_english))]
+    assert ours == theirs and len(ours) == 5
+
+
 def test_documented_rights_are_the_ones_that_are_tested() -> None:
     rights = ", ".join(f"{right} `{pattern}`" for right, pattern in RIGHTS.items())
     assert rights in " ".join(README.split())

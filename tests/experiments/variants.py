@@ -13,7 +13,6 @@ import time
 import urllib.request
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any
 
 import pika
 
@@ -36,26 +35,6 @@ def working(seconds: str, crash: str) -> Callable[[dict], None]:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return work
-
-
-def consume(ack: str, url: str, seconds: str, crash: str) -> None:
-    """Consume without a prefetch limit; `ack`: before or after the work, auto or never."""
-    channel = pika.BlockingConnection(pika.URLParameters(url)).channel()
-    work = working(seconds, crash)
-
-    def on_delivery(_: Any, method: Any, properties: Any, body: bytes) -> None:
-        order = json.loads(body)
-        logging.info(f"Received {order['order_id']!r}")
-        if ack == "before":
-            channel.basic_ack(method.delivery_tag)
-        work(order)
-        if ack == "after":
-            channel.basic_ack(method.delivery_tag)
-        logging.info(f"Processed {order['order_id']!r}")
-
-    channel.basic_consume("orders", on_delivery, auto_ack=ack == "auto")
-    logging.info("Waiting for orders")
-    channel.start_consuming()
 
 
 def loop(url: str) -> None:
@@ -94,8 +73,8 @@ def call(port: int, body: bytes) -> None:
     OPENER.open(f"http://127.0.0.1:{port}", body).close()
 
 
-def caller(port: str, again: str = "") -> None:
-    """Call the server with each sample in turn; `again`: every second until it is answered."""
+def caller(port: str, way: str) -> None:
+    """Call the server with each sample in turn; if "repeated", every second until it answers."""
     for order in producer.SAMPLES:
         while True:
             logging.info(f"Calling {order['order_id']!r}")
@@ -105,7 +84,7 @@ def caller(port: str, again: str = "") -> None:
                 break
             except OSError:
                 logging.info(f"Failed {order['order_id']!r}")
-            if not again:
+            if "repeated" not in way:
                 break
             time.sleep(1)
 
