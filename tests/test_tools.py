@@ -1,11 +1,7 @@
-"""docker-compose.yml, and the tools beside the tests."""
+"""The tools beside the tests."""
 
 import contextlib
-import os
 import re
-import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from signal import SIGTERM
 from typing import Any
@@ -13,8 +9,8 @@ from typing import Any
 import psutil
 import pytest
 
-from rig.broker import LIMIT, Broker, free_ports, wait_until
-from rig.scripts import ROOT, TESTS, Script, consumer, producer, telling_consumer
+from rig.broker import LIMIT, Broker, wait_until
+from rig.scripts import ROOT, TESTS, Script, telling_consumer
 from soak import Soak, main
 
 
@@ -71,41 +67,6 @@ def test_interrupted_demo_leaves_no_process_and_no_file(tmp_path: Path) -> None:
         assert script.wait() == 130, script
     wait_until(lambda: not alive(tmp_path), "its processes are gone")
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.fixture
-def compose() -> Iterator[Any]:
-    """Return docker-compose as a function, for a project of the test's own."""
-    if not shutil.which("docker") or subprocess.run(("docker", "info")).returncode:
-        pytest.skip("no Docker engine runs here")
-    command = ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
-    port, page = map(str, free_ports(2))
-    environment = {**os.environ, "RABBITMQ_PORT": port, "RABBITMQ_UI_PORT": page}
-
-    def run(*arguments: str) -> str:
-        full = [*command, "--project-name", f"orders-test-{port}", *arguments]
-        subprocess.run(full, cwd=ROOT, env=environment, check=True)
-        return f"amqp://guest:guest@localhost:{port}"
-
-    try:
-        yield run
-    finally:
-        run("down", "--volumes")
-
-
-def test_five_orders_outlive_down_up_and_kill(compose: Any) -> None:
-    url = compose("up", "-d", "--wait")
-    with producer(url) as sender:
-        assert sender.wait() == 0 and len(sender.stored) == 5, sender
-    assert len(sender.lines) == 1 + 5, f"not ready when up --wait returned: {sender}"
-    compose("down")
-    compose("up", "-d", "--wait")
-    compose("kill", "--signal", "SIGKILL")
-    compose("up", "-d", "--wait")
-    with consumer(url) as script:
-        script.wait_for("Processed", times=5)
-        script.stop()
-    assert sorted(script.processed) == sender.stored
 
 
 def test_interrupted_tests_leave_no_process_and_no_file(tmp_path: Path) -> None:
