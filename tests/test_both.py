@@ -6,14 +6,15 @@ import re
 import socket
 import sys
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any
 
 import pytest
 import trustme
 
-from rig.broker import Broker, free_ports, running
+from rig.broker import Broker, free_ports, running, wait_until
 from rig.network import Network
-from rig.orders import QUEUES
+from rig.orders import QUEUES, line, put, ready
 from rig.scripts import CONSUMER, PATIENT, PRODUCER, Script, consumer, producer, start
 
 EACH = pytest.mark.parametrize("script", [producer, consumer])
@@ -95,6 +96,17 @@ def test_connection_is_opened_as_amqp_url_says(path: Path, url: str | None, wher
     with start(path, None, change=SHOW, **options) as process:
         process.wait()
     assert process.lines[-2:] == [where, f"{7 if url else None} None"]
+
+
+@EACH
+def test_all_it_says_goes_to_standard_error(script: Any, broker: Broker, channel: Any) -> None:
+    put(channel, line("A"), b"no order")
+    with script(broker, stderr=DEVNULL) as process:
+        if script is consumer:
+            wait_until(lambda: ready(channel, "orders.dead") == 1, "both are done")
+            process.signal()
+        assert process.wait() == 0
+    assert process.lines == []
 
 
 # Whatever goes wrong, they say it in one line and try again a second later

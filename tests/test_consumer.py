@@ -7,7 +7,6 @@ import time
 import unicodedata
 from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGTERM
-from subprocess import DEVNULL
 from typing import Any
 
 import pytest
@@ -310,15 +309,6 @@ def test_queue_deleted_in_mid_work_or_while_it_waits_is_declared_again(
 
 
 # Its lines
-
-
-def test_log_goes_to_standard_error(broker: Broker, channel: Any) -> None:
-    put(channel, line("A"), b"no order")
-    with consumer(broker, stderr=DEVNULL) as script:
-        wait_until(lambda: ready(channel, "orders.dead") == 1, "both are done")
-        script.signal()
-        assert script.wait() == 0
-    assert script.lines == []
 
 
 CRAFTED = ["\x1b[2J", "\x9b31m", "A\x85\u2028\u2029Z", "\u202eDEGROF\u202c", "A\x00\x08\ud800"]

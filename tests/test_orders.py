@@ -21,10 +21,6 @@ def test_amount_is_kept_exactly(amount: str) -> None:
     assert isinstance(found, Decimal) and str(found) == str(Decimal(amount))
 
 
-def test_other_fields_are_kept() -> None:
-    assert parse_order(line("A", items=["x"]))["items"] == ["x"]
-
-
 AMOUNTS = ["0", "-1", "-0.5", "true", "null", '"5"', "NaN", "Infinity", "[5]", "1e9" + "9" * 19]
 
 

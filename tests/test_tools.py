@@ -11,7 +11,7 @@ import pytest
 
 from rig.broker import LIMIT, Broker, wait_until
 from rig.scripts import ROOT, TESTS, Script, telling_consumer
-from soak import Soak, main
+from soak import Soak
 
 
 def test_short_soak_loses_nothing(tmp_path: Path) -> None:
@@ -25,9 +25,7 @@ def test_short_soak_loses_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_soak_notices_a_theft(
-    broker: Broker, channel: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_soak_notices_a_theft(broker: Broker, channel: Any) -> None:
     with contextlib.closing(Soak(broker)) as soak:
         soak.publish(5)
         soak.collect_stored()
@@ -35,9 +33,6 @@ def test_soak_notices_a_theft(
         soak.consumers.append(telling_consumer(broker))
         counts = soak.end()
     assert (counts["published and confirmed"], counts["lost"]) == (5, 1)
-    monkeypatch.setattr("soak.soak", lambda *_: counts)
-    monkeypatch.setattr("sys.argv", ["soak.py"])
-    assert main() == 1
 
 
 def alive(folder: Path) -> list[psutil.Process]:
@@ -59,22 +54,20 @@ def test_demo_shows_both_sides_of_five_orders(broker: Broker) -> None:
     assert re.search(r"producer took [\d.]+ s, the consumer [\d.]+ s$", script.lines[-1])
 
 
-def test_interrupted_demo_leaves_no_process_and_no_file(tmp_path: Path) -> None:
-    with Script(TESTS / "demo.py", TMPDIR=tmp_path) as script:
-        script.wait_for("Received")
-        assert len(alive(tmp_path)) > 2, "itself, its node, its consumer"
-        script.signal(SIGTERM)
-        assert script.wait() == 130, script
-    wait_until(lambda: not alive(tmp_path), "its processes are gone")
-    assert list(tmp_path.iterdir()) == []
+SETTINGS = ("-c", TESTS / "pyproject.toml", "--rootdir", ROOT, "-n", 1)
 
 
-def test_interrupted_tests_leave_no_process_and_no_file(tmp_path: Path) -> None:
-    settings = ("-c", TESTS / "pyproject.toml", "--rootdir", ROOT, "-n", 1)
-    command = ("-m", "pytest", *settings, __file__, "-k", "theft")
+@pytest.mark.parametrize(
+    "command, status",
+    [((TESTS / "demo.py",), 130), (("-m", "pytest", *SETTINGS, __file__, "-k", "theft"), 2)],
+    ids=["demo", "tests"],
+)
+def test_interrupted_it_leaves_no_process_and_no_file(
+    tmp_path: Path, command: tuple[object, ...], status: int
+) -> None:
     with Script(*command, TMPDIR=tmp_path) as script:
         wait_until(lambda: [p for p in alive(tmp_path) if p.name() == "beam.smp"], "its node")
         script.signal(SIGTERM)
-        script.wait(2 * LIMIT)
+        assert script.wait(2 * LIMIT) == status
     wait_until(lambda: not alive(tmp_path), "its processes are gone")
     assert list(tmp_path.iterdir()) == []
