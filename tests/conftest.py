@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import random
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +13,8 @@ import pytest
 from xdist.workermanage import NodeManager
 
 from rig.broker import LIMIT, Broker, running
+from rig.orders import DEFINITIONS
 from rig.programs import clean_up_after_signals
-from rig.rights import DEFINITIONS
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -58,11 +57,3 @@ def channel(broker: Broker) -> Iterator[Any]:
     yield connection.channel()
     with contextlib.suppress(pika.exceptions.AMQPError):  # some tests break it
         connection.close()
-
-
-@pytest.fixture
-def draw() -> random.Random:
-    """Random numbers; ORDERS_SEED in the environment brings those of a failed test again."""
-    seed = os.environ.get("ORDERS_SEED") or str(random.randrange(1_000_000))
-    print("ORDERS_SEED", seed)
-    return random.Random(seed)

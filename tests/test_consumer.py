@@ -92,14 +92,6 @@ def test_no_core_is_busy_while_it_waits_or_works(broker: Broker, channel: Any) -
         assert cpu_time_of(4) < 0.5
 
 
-def test_next_order_follows_at_once(broker: Broker, channel: Any) -> None:
-    put(channel, *map(line, names("A", 150)))
-    with consumer(broker, 0.02) as script:
-        script.wait_for("Processed", times=150)
-    begin, end = script.seen("(Received)")[0][1], script.seen("(Processed)")[-1][1]
-    assert end - begin < 50, "3 s of work; to look for its end every half second takes 75 s"
-
-
 # Ctrl-C and SIGTERM
 
 
@@ -141,9 +133,7 @@ def test_flood_of_rubbish_does_not_put_the_stop_off(broker: Broker, channel: Any
     channel.queue_delete("orders.dead")
 
 
-def test_signal_at_full_speed_leaves_the_rest_in_place(
-    broker: Broker, channel: Any, draw: random.Random
-) -> None:
+def test_signal_at_full_speed_leaves_the_rest_in_place(broker: Broker, channel: Any) -> None:
     """Without work, it mostly comes between acknowledgement and next delivery."""
     orders = names("A", 2_000)
     put(channel, *map(line, orders))
@@ -151,7 +141,7 @@ def test_signal_at_full_speed_leaves_the_rest_in_place(
     for _ in range(6):
         with consumer(broker) as script:
             script.wait_for("Processed")
-            time.sleep(draw.uniform(0, 0.05))  # to hit different moments
+            time.sleep(random.uniform(0, 0.05))  # to hit different moments
             script.stop(SIGTERM)
         assert len(script.seen("(Received)")) == len(script.processed)
         done += script.processed

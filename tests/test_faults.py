@@ -18,7 +18,7 @@ from rig.scripts import PATIENT, consumer, producer, telling_consumer
 
 
 def test_twelve_consumers_killed_at_random_moments_lose_nothing(
-    broker: Broker, channel: Any, draw: random.Random
+    broker: Broker, channel: Any
 ) -> None:
     orders = names("A", 600)
     put(channel, *map(line, orders))
@@ -26,7 +26,7 @@ def test_twelve_consumers_killed_at_random_moments_lose_nothing(
     for number in range(12):
         with telling_consumer(broker, 0.03) as victim:
             # The moment falls anywhere into an order of 30 ms.
-            victim.wait_for("end", times=draw.randint(1, 12))
+            victim.wait_for("end", times=random.randint(1, 12))
             victim.process.kill()
         done.update(victim.texts("end (.*)"))
         assert len(done) < 600, f"no kill after {number} fell into the middle"

@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 from rig.broker import Broker, wait_until
-from rig.network import CONNECTION_CLOSE, PUBLISH, Network
+from rig.network import PUBLISH, Network
 from rig.orders import drain, line, names, put, ready
 from rig.scripts import IMPATIENT, consumer, producer, telling_consumer
 
@@ -23,14 +23,6 @@ def test_connection_that_often_breaks_leaves_at_most_a_copy_each(
     copies = drain(channel, "orders")
     assert set(copies) == set(orders)
     assert 300 <= sum(copies.values()) < 300 + connections
-
-
-def test_cut_when_all_is_stored_is_no_failure(broker: Broker, channel: Any) -> None:
-    with Network(broker.port) as network:
-        network.cut_at = CONNECTION_CLOSE
-        with producer(network) as script:
-            assert script.wait() == 0, script
-    assert len(script.stored) == len(drain(channel, "orders")) == 5
 
 
 def test_lost_connection_waits_for_the_work_before_the_next_begins(

@@ -151,15 +151,13 @@ def test_interrupted_while_it_waits_for_rabbitmq(broker: Broker, number: int) ->
     assert len(script.lines) == 1, script
 
 
-def test_interrupted_file_goes_on_after_the_last_line_stored(
-    broker: Broker, channel: Any, draw: random.Random
-) -> None:
+def test_interrupted_file_goes_on_after_the_last_line_stored(broker: Broker, channel: Any) -> None:
     orders = names("A", 1_500)
     with Network(broker.port) as network:
         network.pause = 0.005  # or it may be done before the signal comes
         with producer(network, lines=map(line, orders)) as script:
             script.wait_for("Stored", times=20)
-            time.sleep(draw.uniform(0, 0.5))
+            time.sleep(random.uniform(0, 0.5))
             script.signal()
             assert script.wait() == -SIGINT, script
     last = int(script.texts(r"Stored .* \(line (\d+)\)$")[-1])

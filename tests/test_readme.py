@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from rig.broker import Broker, wait_until
-from rig.orders import drain, line, names, put, ready
-from rig.rights import RIGHTS
+from rig.orders import RIGHTS, drain, line, names, put, ready
 from rig.scripts import ROOT, Script, consumer, failing
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -50,9 +49,7 @@ def test_documented_rights_are_the_ones_that_are_tested() -> None:
     assert rights in " ".join(README.split())
 
 
-def test_once_only_brings_each_result_once(
-    broker: Broker, channel: Any, tmp_path: Path, draw: random.Random
-) -> None:
+def test_once_only_brings_each_result_once(broker: Broker, channel: Any, tmp_path: Path) -> None:
     """Each order is there six times, and six consumers are killed."""
     change = snippet("### Once only.*?```python\n(.*?)```").replace(
         "shop.db", f"{tmp_path}/shop.db"
@@ -62,8 +59,8 @@ def test_once_only_brings_each_result_once(
     for _ in range(6):
         put(channel, *map(line, orders))
         with consumer(broker, change=change) as victim:
-            victim.wait_for("Received", times=draw.randint(5, 20))
-            time.sleep(draw.uniform(0, 0.02))
+            victim.wait_for("Received", times=random.randint(5, 20))
+            time.sleep(random.uniform(0, 0.02))
             victim.process.kill()
     with consumer(broker, change=change) as last:
         wait_until(lambda: ready(channel) == 0, "an empty queue")

@@ -1,10 +1,9 @@
 """Measure what the README's analysis says.
 
 Starts a RabbitMQ node of its own and lets producer.py and consumer.py work on it, beside
-what nobody should use: consumer.py with a change, and variants.py. Prints the tables.
+what nobody should use: consumer.py with a change, and variants.py. Renews the READMEs' tables.
 """
 
-import argparse
 import contextlib
 import math
 import os
@@ -256,10 +255,7 @@ EXPERIMENTS = [consumers, prefetch, crashes, death_of_rabbitmq, outage, callers]
 
 
 def main() -> None:
-    """Measure, then print the tables; with --renew put them where their heads stand."""
-    parser = argparse.ArgumentParser("tests/run experiments", description=__doc__)
-    parser.add_argument("--renew", action="store_true", help="renew both READMEs and the pictures")
-    renew = parser.parse_args().renew
+    """Measure, then put the tables where their heads stand, and draw the pictures."""
     found: dict[str, list[Found]] = {}
     with own_broker("experiments") as (broker, _):
         measured_with = f"Measured with {versions(broker)}."
@@ -268,13 +264,11 @@ def main() -> None:
                 progress(f"run {number + 1}: {experiment.__name__}")
                 found.setdefault(experiment.__name__, []).append(experiment(broker, WORK))
     tables = [markdown([table for table, _ in runs]) for runs in found.values()]
-    print(*tables, sep="\n")
-    if renew:
-        for path in READMES:
-            text = re.sub("(?m)^Measured with .*$", measured_with, path.read_text())
-            path.write_text(reduce(renewed, tables, text))
-        for picture in PICTURES.glob("*.svg"):
-            draw(picture, found[picture.stem][0][1])  # of the first run
+    for path in READMES:
+        text = re.sub("(?m)^Measured with .*$", measured_with, path.read_text())
+        path.write_text(reduce(renewed, tables, text))
+    for picture in PICTURES.glob("*.svg"):
+        draw(picture, found[picture.stem][0][1])  # of the first run
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from typing import Any
 
 # As AMQP 0-9-1 has them on the wire.
 CONFIRM_SELECT, PUBLISH = b"\x00\x55\x00\x0a", b"\x00\x3c\x00\x28"
-CONNECTION_CLOSE = b"\x00\x0a\x00\x32"
 
 
 class Link:
@@ -34,15 +33,15 @@ class Link:
 class Network(socketserver.ThreadingTCPServer):
     """The way to a broker's port, or to the first of several ports that answers.
 
-    It cuts every connection at the bytes `cut_at`, or `cut_after` so many, of the client.
-    What comes at once waits for `pause` seconds in either direction.
+    It cuts every connection after `cut_after` bytes of the client. What comes at once waits
+    for `pause` seconds in either direction.
     """
 
     request_queue_size = 100
 
     def __init__(self, *ports: int) -> None:
         self.pause, self.hold_at = 0.0, b""
-        self.cut_at, self.cut_after = b"", sys.maxsize
+        self.cut_after = sys.maxsize
         self.held = threading.Event()
         self.connected: list[float] = []  # when clients came (time.monotonic())
         self._ports, self._links, self._closing = ports, list[Link](), False
@@ -107,9 +106,7 @@ class Network(socketserver.ThreadingTCPServer):
         link.close()
 
     def _look_at(self, link: Link, data: bytes) -> None:
-        """Hold up or cut a connection if the client sends certain bytes."""
-        if self.cut_at and self.cut_at in data:
-            link.close()
+        """Hold up a connection if the client sends certain bytes."""
         if self.hold_at and self.hold_at in data:
             self.hold_at = b""
             link.gate.clear()
