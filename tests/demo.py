@@ -13,7 +13,7 @@ from rig.scripts import CONSUMER, PRODUCER, start
 def main() -> int:
     """Run the demo; return 0 if all orders were processed."""
     with contextlib.ExitStack() as stack:
-        where = os.environ.get("AMQP_URL") or stack.enter_context(own_broker("demo"))[0].url()
+        where = os.environ.get("AMQP_URL") or stack.enter_context(own_broker("demo")).url()
         consumer = stack.enter_context(start(CONSUMER, where, label="consumer"))
         producer = stack.enter_context(start(PRODUCER, where, label="producer"))
         if producer.wait() != 0:

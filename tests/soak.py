@@ -89,7 +89,7 @@ class Soak:
 def soak(seconds: float) -> dict[str, int]:
     """Run it, at least until each fault has come once; return the counts."""
     faults = dict.fromkeys(ROUND, 0)
-    with own_broker("soak") as (broker, _), contextlib.closing(Soak(broker)) as this:
+    with own_broker("soak") as broker, contextlib.closing(Soak(broker)) as this:
         print(f"{seconds:g} s, RabbitMQ on port {broker.port}", flush=True)
         this.consumers += [telling_consumer(broker) for _ in range(CONSUMERS)]
         this.consumers[0].wait_for("Waiting for orders")  # it has declared the queues

@@ -81,12 +81,6 @@ def test_other_arguments_are_no_wish_for_the_samples(arguments: list[str], statu
     assert "Publishing" not in script.out and "Traceback" not in script.out
 
 
-def test_empty_file_is_said_to_hold_no_orders() -> None:
-    with producer(nowhere(), "/dev/null") as script:
-        assert script.wait() == 0
-    assert len(script.lines) == 1 and "Publishing 0 orders" in script.out
-
-
 # "Stored" is said of what is confirmed, and of nothing else
 
 

@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="tests/run benchmark", description=__doc__)
     parser.add_argument("--check", action="store_true", help="fail if ours falls short of a bound")
     check, short = parser.parse_args().check, []
-    with own_broker("benchmark") as (broker, _):
+    with own_broker("benchmark") as broker:
         print(f"{versions(broker)}. Each figure is the best of three rounds in turn.")
         for event, size in ("Stored", 5_000), ("Processed", 3_000):
             ways: dict[tuple[str, str], tuple[object, ...]] = {("ours", "all"): OURS[event]}

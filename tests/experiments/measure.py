@@ -257,7 +257,7 @@ EXPERIMENTS = [consumers, prefetch, crashes, death_of_rabbitmq, outage, callers]
 def main() -> None:
     """Measure, then put the tables where their heads stand, and draw the pictures."""
     found: dict[str, list[Found]] = {}
-    with own_broker("experiments") as (broker, _):
+    with own_broker("experiments") as broker:
         measured_with = f"Measured with {versions(broker)}."
         for number in range(RUNS):
             for experiment in EXPERIMENTS:

@@ -20,14 +20,11 @@ started = time.monotonic()
 
 
 @contextlib.contextmanager
-def own_broker(purpose: str, config: str = "") -> Iterator[tuple[Broker, Path]]:
-    """Give a RabbitMQ node that runs, and a folder for files; remove both at the end.
-
-    `config` is the text of its rabbitmq.conf.
-    """
-    with tempfile.TemporaryDirectory(prefix=f"orders-{purpose}-") as name:
-        with running(Broker(Path(name) / "node", config)) as broker:
-            yield broker, Path(name)
+def own_broker(purpose: str) -> Iterator[Broker]:
+    """Give a RabbitMQ node that runs; remove it at the end."""
+    with tempfile.TemporaryDirectory(prefix=f"orders-{purpose}-") as folder:
+        with running(Broker(Path(folder))) as broker:
+            yield broker
 
 
 def interrupted(signal_number: int, frame: object) -> NoReturn:
