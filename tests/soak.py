@@ -106,8 +106,7 @@ def soak(seconds: float) -> dict[str, int]:
                 (broker.kill if fault == "broker killed" else broker.stop)()
                 broker.start()
         counts = this.end()
-    print("  ".join(f"{fault}: {number} times" for fault, number in faults.items()))
-    for what, number in counts.items():
+    for what, number in {**faults, **counts}.items():
         print(f"{what + ':':26}{number:8}")
     return counts
 

@@ -65,17 +65,6 @@ def test_work_gets_the_whole_order_with_exact_numbers(broker: Broker, channel: A
     assert f"{{{fields}, 'more': {more}}}" in script.lines
 
 
-def test_next_order_goes_to_the_consumer_that_is_free(broker: Broker, channel: Any) -> None:
-    with consumer(broker, 600) as slow:
-        put(channel, *map(line, "ABCDE"))
-        slow.wait_for("Received 'A'")
-        time.sleep(1)  # in which more could come
-        assert ready(channel) == 4
-        with consumer(broker, 0.2) as fast:
-            fast.wait_for("Processed 'E'")
-    assert fast.processed == ["B", "C", "D", "E"]
-
-
 def test_no_core_is_busy_while_it_waits_or_works(broker: Broker, channel: Any) -> None:
     with consumer(broker, 600) as script:
         script.wait_for("Waiting for orders")

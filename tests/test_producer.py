@@ -11,7 +11,7 @@ import pika
 import pytest
 
 from rig.broker import Broker
-from rig.network import CONFIRM_SELECT, PUBLISH, Network
+from rig.network import PUBLISH, Network
 from rig.orders import drain, line, messages, names, ready
 from rig.scripts import IMPATIENT, PATIENT, WITHOUT_PAUSE, nowhere, producer, telling_consumer
 
@@ -135,25 +135,17 @@ def test_gives_up_after_thirty_attempts() -> None:
 
 
 @pytest.mark.parametrize("number", [SIGINT, SIGTERM])
-def test_interrupted_while_it_waits_for_rabbitmq(broker: Broker, number: int) -> None:
-    with Network(broker.port) as network:
-        network.hold_up_at(CONFIRM_SELECT)
-        with producer(network) as script:
-            assert network.held.wait(60)
-            script.signal(number)
-            assert script.wait() == -number
-    assert len(script.lines) == 1, script
-
-
-def test_interrupted_file_goes_on_after_the_last_line_stored(broker: Broker, channel: Any) -> None:
+def test_interrupted_file_goes_on_after_the_last_line_stored(
+    broker: Broker, channel: Any, number: int
+) -> None:
     orders = names("A", 1_500)
     with Network(broker.port) as network:
         network.pause = 0.005  # or it may be done before the signal comes
         with producer(network, lines=map(line, orders)) as script:
             script.wait_for("Stored", times=20)
             time.sleep(random.uniform(0, 0.5))
-            script.signal()
-            assert script.wait() == -SIGINT, script
+            script.signal(number)
+            assert script.wait() == -number, script
     last = int(script.texts(r"Stored .* \(line (\d+)\)$")[-1])
     with producer(broker, lines=map(line, orders[last:]), change=PATIENT) as script:
         assert script.wait() == 0, script

@@ -15,13 +15,17 @@ from soak import Soak
 
 
 def test_short_soak_loses_nothing(tmp_path: Path) -> None:
-    with Script(TESTS / "soak.py", 1, TMPDIR=tmp_path) as script:
+    with Script(TESTS / "soak.py", 15, TMPDIR=tmp_path) as script:
         assert script.wait(200) == 0, script
-    faults = re.findall(r"(?:killed|stopped): (\d+) times", script.out)
-    assert len(faults) == 3 and "0" not in faults, script
-    assert script.texts(r"^lost: +(\d+)$") == ["0"], script
-    assert int(script.texts(r"^published and confirmed: +(\d+)$")[0]) > 100, script
-    assert list(tmp_path.iterdir()) == []
+    found = {
+        what: int(number) for what, number in re.findall("(?m)^([a-z ]+): +([0-9]+)$", script.out)
+    }
+    brokers = found["broker killed"] + found["broker stopped"]
+    assert found["published and confirmed"] > 500 and brokers >= 2, script
+    # A consumer that is killed leaves one order to do twice; a broker takes three consumers'
+    # orders back, and of each of two producers it may store one again.
+    assert found["processed more than once"] <= found["consumer killed"] + 5 * brokers, script
+    assert found["lost"] == 0 and list(tmp_path.iterdir()) == []
 
 
 def test_soak_notices_a_theft(broker: Broker, channel: Any) -> None:

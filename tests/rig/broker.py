@@ -44,9 +44,8 @@ def let_new_queues_settle() -> None:
 
 def server_program(name: str) -> str:
     """Return the path of one of RabbitMQ's programs, not of Debian's wrapper."""
-    found = shutil.which(name, path="/usr/lib/rabbitmq/bin") or shutil.which(name)
-    if not found:
-        raise FileNotFoundError(f"no {name}: tests/run installs it, or says how")
+    found = shutil.which(name, path=f"/usr/lib/rabbitmq/bin:{os.environ['PATH']}")
+    assert found, f"no {name}: tests/run installs it, or says how"
     return found
 
 

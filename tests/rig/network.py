@@ -9,8 +9,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-# As AMQP 0-9-1 has them on the wire.
-CONFIRM_SELECT, PUBLISH = b"\x00\x55\x00\x0a", b"\x00\x3c\x00\x28"
+# As AMQP 0-9-1 has it on the wire.
+PUBLISH = b"\x00\x3c\x00\x28"
 
 
 class Link:
