@@ -1,7 +1,7 @@
 """Process the orders in RabbitMQ's queue "orders", one at a time: python3 consumer.py
 
-Ctrl-C finishes the current order, then stops; a second kills. Environment
-variables: AMQP_URL, where RabbitMQ is; PROCESSING_TIME of an order, in seconds.
+Ctrl-C finishes the current order, then stops; a second one kills. AMQP_URL says where
+RabbitMQ is, PROCESSING_TIME how many seconds an order takes (environment variables).
 """
 
 import json
@@ -19,8 +19,8 @@ from pika.spec import Basic
 # From here to the end of parse_order(), both scripts must have the same lines.
 RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://localhost"))
 QUEUE = "orders"
-# Dead letters go to this queue: messages that are no valid orders, or that failed too
-# often (the work raised an exception, or the consumer disconnected).
+# Dead letters go to this queue: messages that are not valid orders, and orders that
+# failed too often (the work raised an exception, or the consumer disconnected).
 DEAD_LETTER_QUEUE = "orders.dead"  # consumer.py creates it
 QUEUE_ARGUMENTS = {
     "x-queue-type": "quorum",  # needed for the limit below; replicated in a cluster
@@ -34,7 +34,7 @@ QUEUE_ARGUMENTS = {
 
 def parse_order(body: bytes) -> dict:
     """Return the order in a message. Raise an exception if it is invalid."""
-    # Decimal keeps 10.10 exact. JSON's true is no Decimal, but it would be an int.
+    # Decimal keeps 10.10 exact. With int, true would pass: Python's True is an int.
     order: dict = json.loads(body.decode(), parse_int=Decimal, parse_float=Decimal)
     for field in ("order_id", "customer", "status"):
         if not isinstance(order.get(field), str) or not order[field].strip():
@@ -65,7 +65,7 @@ def process_in_thread(order: dict, connection: pika.BlockingConnection) -> bool:
             wait([work], timeout=0.5)  # at most 0.5 s
             connection.process_data_events()  # sends heartbeats
     finally:
-        # Even if disconnected: else we reconnect and get the order again while it runs.
+        # Wait even if disconnected: else the order comes again while its work runs.
         wait([work])
     if work.exception() is not None:
         logging.error("The work failed", exc_info=work.exception())  # with a traceback
@@ -86,8 +86,8 @@ def handle(channel: BlockingChannel, method: Basic.Deliver, body: bytes) -> None
     logging.info(f"Received {order_id!r}{again}: {order['customer']!r}")
     succeeded = process_in_thread(order, channel.connection)
     if stopping:
-        # Ask for no more orders; this one stays ours. Else the ack or reject below brings
-        # the next, and our disconnecting counts as its failure.
+        # Ask for no more orders; this one stays ours. Else the ack or reject below
+        # brings the next, and our disconnecting counts as its failure.
         channel.cancel()
     if succeeded:
         # RabbitMQ may now delete the order. Unacknowledged, it would come again.
@@ -103,7 +103,7 @@ def consume_orders() -> None:
         channel = connection.channel()
         # Creates the queue if missing; fails if it exists with other arguments.
         channel.queue_declare(QUEUE, durable=True, arguments=QUEUE_ARGUMENTS)
-        # Huge: a look (on the web page, say) may count as a try; the 21st may delete it.
+        # Practically none: by default RabbitMQ 4 may delete what you look at 21 times.
         arguments = {"x-queue-type": "quorum", "x-delivery-limit": 2_000_000_000}
         channel.queue_declare(DEAD_LETTER_QUEUE, durable=True, arguments=arguments)
         # One unacknowledged order per consumer: the next goes to whoever is free.

@@ -23,8 +23,8 @@ import pika
 # From here to the end of parse_order(), both scripts must have the same lines.
 RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://localhost"))
 QUEUE = "orders"
-# Dead letters go to this queue: messages that are no valid orders, or that failed too
-# often (the work raised an exception, or the consumer disconnected).
+# Dead letters go to this queue: messages that are not valid orders, and orders that
+# failed too often (the work raised an exception, or the consumer disconnected).
 DEAD_LETTER_QUEUE = "orders.dead"  # consumer.py creates it
 QUEUE_ARGUMENTS = {
     "x-queue-type": "quorum",  # needed for the limit below; replicated in a cluster
@@ -38,7 +38,7 @@ QUEUE_ARGUMENTS = {
 
 def parse_order(body: bytes) -> dict:
     """Return the order in a message. Raise an exception if it is invalid."""
-    # Decimal keeps 10.10 exact. JSON's true is no Decimal, but it would be an int.
+    # Decimal keeps 10.10 exact. With int, true would pass: Python's True is an int.
     order: dict = json.loads(body.decode(), parse_int=Decimal, parse_float=Decimal)
     for field in ("order_id", "customer", "status"):
         if not isinstance(order.get(field), str) or not order[field].strip():
@@ -67,7 +67,7 @@ class Order(NamedTuple):
 
 
 def read_orders(file: Optional[str]) -> deque:
-    """Return the orders in a file, or the samples. End the program if one is invalid."""
+    """Return the orders in a file, or the samples. End the program if one is bad."""
     if file is None:
         # ensure_ascii=False: "Иван", not "\u0418..."
         lines = [json.dumps(order, ensure_ascii=False).encode() for order in SAMPLES]

@@ -12,6 +12,7 @@ Span = tuple[str, float, float, str]
 Lanes = dict[str, list[Span]]  # who, and what they had
 COLOURS = {"Processed": "#b3de69", "Answered": "#b3de69", "Failed": "#fb8072"}
 COLOURS |= {"cut off": "#fb8072", "down": "#e0e0e0", "sending": "#80b1d3"}
+EDGES = {"Failed": "red"}
 
 
 def cell(values: list[Any]) -> str:
@@ -42,6 +43,17 @@ def renewed(text: str, table: str) -> str:
     return re.sub(rf"(?m)^{head}\n(\|.*\n)*", lambda _: table, text)
 
 
+def together(lane: list[Span], short: float) -> list[Span]:
+    """Return the spans in turn; calls that failed right after another one become one with it."""
+    found: list[Span] = []
+    for text, begin, end, how in sorted(lane, key=lambda span: span[1]):
+        if how == "Failed" and end - begin < short and found and begin - found[-1][2] < short:
+            before = found.pop()
+            text, begin = f"{before[0]}, {text}", before[1]
+        found.append((text, begin, end, how))
+    return found
+
+
 def draw(path: Path, panels: dict[str, Lanes]) -> None:
     """Draw who had which order when: panels, by caption, below each other on one time axis."""
     import matplotlib  # only here, as it takes a second
@@ -55,13 +67,10 @@ def draw(path: Path, panels: dict[str, Lanes]) -> None:
     for axes, (caption, lanes) in zip(column, panels.items(), strict=True):
         axes.set_title(caption, loc="left", fontsize=10)
         for who, lane in reversed(lanes.items()):
-            free = 0.0  # from here on
-            for text, begin, end, how in sorted(lane, key=lambda span: span[1]):
-                begin = max(begin, free)  # beside the one before, if both were over at once
-                free = max(end, begin + last / 50)
-                axes.barh(who, free - begin, left=begin, color=COLOURS[how], edgecolor="grey")
-                room = free - begin > len(text) * last / 70
-                at, align = ((begin + free) / 2, "center") if room else (free, "left")
+            for text, begin, end, how in together(lane, last / 50):
+                axes.barh(who, end - begin, left=begin, color=COLOURS[how], ec=EDGES.get(how, "grey"))
+                room = end - begin > len(text) * last / 70
+                at, align = ((begin + end) / 2, "center") if room else (end, "left")
                 axes.text(at, who, f" {text} ", ha=align, va="center", fontsize=9)
         axes.set(xlim=(0, last * 1.02), axisbelow=True)
         axes.grid(axis="x", color="#dddddd")
