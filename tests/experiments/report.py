@@ -12,7 +12,6 @@ Span = tuple[str, float, float, str]
 Lanes = dict[str, list[Span]]  # who, and what they had
 COLOURS = {"Processed": "#b3de69", "Answered": "#b3de69", "Failed": "#fb8072"}
 COLOURS |= {"cut off": "#fb8072", "down": "#e0e0e0", "sending": "#80b1d3"}
-EDGES = {"Failed": "red"}
 
 
 def cell(values: list[Any]) -> str:
@@ -68,7 +67,8 @@ def draw(path: Path, panels: dict[str, Lanes]) -> None:
         axes.set_title(caption, loc="left", fontsize=10)
         for who, lane in reversed(lanes.items()):
             for text, begin, end, how in together(lane, last / 50):
-                axes.barh(who, end - begin, left=begin, color=COLOURS[how], ec=EDGES.get(how, "grey"))
+                edge = "red" if how == "Failed" else "grey"
+                axes.barh(who, end - begin, left=begin, color=COLOURS[how], edgecolor=edge)
                 room = end - begin > len(text) * last / 70
                 at, align = ((begin + end) / 2, "center") if room else (end, "left")
                 axes.text(at, who, f" {text} ", ha=align, va="center", fontsize=9)
