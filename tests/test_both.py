@@ -166,6 +166,7 @@ def test_whoever_mends_the_cause_need_not_start_them_again(tmp_path: Path) -> No
             channel.queue_delete("orders")
             let_it_do_its_work(producer, sender)
             let_it_do_its_work(consumer, worker)
+    assert len(worker.seen("(Waiting for orders)")) == 1, "said when it does"
     for script in scripts:
         assert "p@s" not in script.out and "p%40s" not in script.out
         assert all(re.match(r"\d{4}-\d\d-\d\d ", text) for text in script.lines), "one line each"

@@ -228,12 +228,13 @@ def test_order_whose_work_fails_is_tried_again(
     tries = script.seen(r"Received 'FAILS'( \(redelivered\))?:")
     assert [mark for mark, _ in tries] == [None] + [" (redelivered)"] * times
     assert script.out.count("The work failed") == times
-    assert times <= tries[-1][1] - tries[0][1] < times * 1.5, "a second between two of them"
+    assert times <= tries[-1][1] - tries[0][1] < times * 1.5 + 1, "a second between two of them"
 
 
 def test_order_whose_work_always_fails_is_dead_lettered(broker: Broker, channel: Any) -> None:
     put(channel, *map(line, ["FAILS", "B"]))
-    change = WITHOUT_PAUSE + failing(99)
+    change = WITHOUT_PAUSE + failing(99)  # and nack, which 4.3 does not count, is not for it
+    change += "script.BlockingChannel.basic_nack = None"
     with consumer(broker, change=change) as script:
         script.wait_for("Processed 'B'")
         script.stop()
@@ -252,8 +253,9 @@ def test_work_that_fails_after_a_signal_is_not_acknowledged(broker: Broker, chan
         script.wait_for("Received 'FAILS'")
         script.stop()
     assert script.processed == [] and "The work failed" in script.out
-    (back, _, _), (other, _, _) = messages(channel)
+    (back, properties, _), (other, _, _) = messages(channel)
     assert back.redelivered and not other.redelivered
+    assert properties.headers["x-delivery-count"] == 1, "one failure"
 
 
 def test_nothing_is_called_processed_that_is_not_acknowledged(broker: Broker, channel: Any) -> None:

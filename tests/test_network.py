@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 from rig.broker import Broker, wait_until
-from rig.network import PUBLISH, Network
+from rig.network import CONNECTION_CLOSE, PUBLISH, Network
 from rig.orders import drain, line, names, put, ready
 from rig.scripts import IMPATIENT, consumer, producer, telling_consumer
 
@@ -20,9 +20,17 @@ def test_connection_that_often_breaks_leaves_at_most_a_copy_each(
             assert script.wait() == 0, script
         connections = len(network.connected)
     assert connections > 4 and len(script.lines) == 1 + 300 + connections - 1
+    assert script.texts(r"\(line (\d+)\)$") == [str(number) for number in range(1, 301)]
     copies = drain(channel, "orders")
     assert set(copies) == set(orders)
     assert 300 <= sum(copies.values()) < 300 + connections
+
+
+def test_cut_when_all_is_stored_is_no_failure(broker: Broker) -> None:
+    with Network(broker.port) as network:
+        network.cut_at = CONNECTION_CLOSE
+        with producer(network) as script:
+            assert script.wait() == 0, script
 
 
 def test_lost_connection_waits_for_the_work_before_the_next_begins(

@@ -11,7 +11,7 @@ import pika
 import pytest
 
 from rig.broker import Broker
-from rig.network import PUBLISH, Network
+from rig.network import Network
 from rig.orders import drain, line, messages, names, ready
 from rig.scripts import IMPATIENT, PATIENT, WITHOUT_PAUSE, nowhere, producer, telling_consumer
 
@@ -44,6 +44,7 @@ def test_stores_five_persistent_orders(broker: Broker, channel: Any) -> None:
 def test_publishes_a_file_as_it_stands(broker: Broker, channel: Any, tmp_path: Path) -> None:
     lines = [b'{"amount":10.10,"status":"x","customer":"\\u0418 \xd0\x96","order_id":"A"}']
     lines.append(line("B", items=[1.0, None]).replace(b", ", b",\r"))  # tail counts \n alone
+    lines.append(lines[0])
     (tmp_path / "orders").write_bytes(b"\r\n".join(lines))
     with producer(broker, tmp_path / "orders") as script:
         assert script.wait() == 0, script
@@ -113,15 +114,17 @@ def test_refused_orders_are_not_called_stored_until_there_is_room(short_queue: s
 
 
 def test_orders_for_a_deleted_queue_are_published_again(broker: Broker, channel: Any) -> None:
+    orders = names("A", 60)
     with Network(broker.port) as network:
-        network.hold_up_at(PUBLISH)
-        with producer(network) as script:
-            assert network.held.wait(60)
+        network.pause = 0.05  # or it is done too early
+        with producer(network, lines=map(line, orders)) as script:
+            script.wait_for("Stored", times=3)
             channel.queue_delete("orders")
-            network.release()
+            network.pause = 0
             assert script.wait() == 0, script
-    assert len(script.seen("(UnroutableError)")) == 1
-    assert drain(channel, "orders") == dict.fromkeys(script.stored, 1)
+    assert len(script.seen("(UnroutableError)")) == 1 and script.stored == orders
+    left = list(drain(channel, "orders"))
+    assert left == orders[-len(left) :] and len(left) > 30, "only those from before are gone"
 
 
 def test_gives_up_after_thirty_attempts() -> None:

@@ -9,8 +9,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-# As AMQP 0-9-1 has it on the wire.
-PUBLISH = b"\x00\x3c\x00\x28"
+# As AMQP 0-9-1 has them on the wire.
+PUBLISH, CONNECTION_CLOSE = b"\x00\x3c\x00\x28", b"\x00\x0a\x00\x32"
 
 
 class Link:
@@ -33,15 +33,15 @@ class Link:
 class Network(socketserver.ThreadingTCPServer):
     """The way to a broker's port, or to the first of several ports that answers.
 
-    It cuts every connection after `cut_after` bytes of the client. What comes at once waits
-    for `pause` seconds in either direction.
+    It cuts every connection after `cut_after` bytes of the client, or at its bytes `cut_at`.
+    What comes at once waits for `pause` seconds in either direction.
     """
 
     request_queue_size = 100
 
     def __init__(self, *ports: int) -> None:
         self.pause, self.hold_at = 0.0, b""
-        self.cut_after = sys.maxsize
+        self.cut_at, self.cut_after = b"", sys.maxsize
         self.held = threading.Event()
         self.connected: list[float] = []  # when clients came (time.monotonic())
         self._ports, self._links, self._closing = ports, list[Link](), False
@@ -106,7 +106,9 @@ class Network(socketserver.ThreadingTCPServer):
         link.close()
 
     def _look_at(self, link: Link, data: bytes) -> None:
-        """Hold up a connection if the client sends certain bytes."""
+        """Hold up or cut a connection if the client sends certain bytes."""
+        if self.cut_at and self.cut_at in data:
+            link.close()
         if self.hold_at and self.hold_at in data:
             self.hold_at = b""
             link.gate.clear()
