@@ -27,9 +27,6 @@ def let_it_do_its_work(script: Any, process: Script) -> None:
     assert process.wait() == 0, process
 
 
-# Their text
-
-
 def test_what_both_must_agree_on_is_the_same_word_for_word() -> None:
     ours, theirs = (
         re.search(r"^# From here to.*?\n    return order\n", path.read_text(), re.S | re.M)

@@ -286,9 +286,6 @@ def test_queue_deleted_in_mid_work_or_while_it_waits_is_declared_again(
     assert not drain(channel), "both are there"
 
 
-# Its lines
-
-
 CRAFTED = ["\x1b[2J", "\x9b31m", "A\x85\u2028\u2029Z", "\u202eDEGROF\u202c", "A\x00\x08\ud800"]
 CRAFTED += [f"A{end}2026-11-25 20:30:15,297 Processed FORGED" for end in "\n\r"]
 

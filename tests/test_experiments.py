@@ -23,9 +23,6 @@ def new_lines(found: measure.Found) -> list[str]:
     return [line for line in markdown([found[0]]).splitlines() if line not in READMES]
 
 
-# The two that take longest come first, so that they run side by side.
-
-
 def test_orders_go_to_consumers_that_are_free(broker: Broker) -> None:
     found = rows(measure.consumers(broker, work=1.5))
     assert [row["orders each"] for row in found] == ["5", "3, 2", "2, 2, 1", "1, 1, 1, 1, 1"]

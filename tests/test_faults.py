@@ -13,8 +13,6 @@ from rig.network import PUBLISH, Network
 from rig.orders import drain, line, names, put
 from rig.scripts import PATIENT, consumer, producer
 
-# The broker is stopped or killed
-
 SENT, WAITED = names("SENT", 500), names("WAITED", 100)
 
 
@@ -55,9 +53,6 @@ def test_broker_that_goes_down_with_everything_in_flight(
     assert set(everything) == {"IN-HAND", *WAITED, *SENT}
     twice = [order for order, number in everything.items() if number > 1]
     assert len(twice) <= 1 and set(twice) <= set(SENT), "the order in doubt"
-
-
-# RabbitMQ takes an order back, or is short of memory
 
 
 def test_order_taken_back_after_consumer_timeout_comes_again(tmp_path: Path) -> None:

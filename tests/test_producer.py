@@ -134,9 +134,6 @@ def test_gives_up_after_thirty_attempts() -> None:
     assert script.lines[-1] == "Giving up at line 1"
 
 
-# Ctrl-C
-
-
 @pytest.mark.parametrize("number", [SIGINT, SIGTERM])
 def test_interrupted_file_goes_on_after_the_last_line_stored(
     broker: Broker, channel: Any, number: int

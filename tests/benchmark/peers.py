@@ -49,18 +49,13 @@ def with_pika() -> None:
 
 
 async def with_aio_pika() -> None:
-    """Publish with confirmation, or work in a thread and acknowledge afterwards."""
+    """Work in a thread, and acknowledge afterwards."""
     async with await aio_pika.connect_robust(url) as connection:
         channel = await connection.channel()
-        if event == "Processed":
-            await channel.set_qos(prefetch_count=1)
-            async for message in (await channel.get_queue("orders")).iterator():
-                async with message.process(requeue=True):
-                    await asyncio.to_thread(done, message.body)
-        for body in bodies:
-            order = aio_pika.Message(body, delivery_mode=2)
-            await channel.default_exchange.publish(order, "orders")
-            done(body)
+        await channel.set_qos(prefetch_count=1)
+        async for message in (await channel.get_queue("orders")).iterator():
+            async with message.process(requeue=True):
+                await asyncio.to_thread(done, message.body)
 
 
 asyncio.run(with_aio_pika()) if name.startswith("aio-pika") else with_pika()

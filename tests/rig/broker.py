@@ -35,10 +35,7 @@ def wait_until(condition: Callable[[], Result], what: object, limit: float = LIM
 
 
 def let_new_queues_settle() -> None:
-    """Wait for the second in which RabbitMQ can lose a new quorum queue if it is killed.
-
-    Its log says "name_not_registered" then. Nothing tells that this time has passed.
-    """
+    """Wait for the second in which a RabbitMQ that is killed can lose a new quorum queue."""
     time.sleep(1.5)
 
 
@@ -50,10 +47,7 @@ def server_program(name: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return different free ports, none of which an outgoing connection may draw.
-
-    Until this process ends nobody else draws them, even while their node is down.
-    """
+    """Return different free ports that nobody else draws, not even while their node is down."""
     ports: list[int] = []
     while len(ports) < count:
         one = socket.socket()
@@ -118,7 +112,6 @@ class Broker:
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
             "RABBITMQ_MNESIA_BASE": str(folder / "data"),
             "RABBITMQ_LOG_BASE": str(folder / "log"),
-            "RABBITMQ_PID_FILE": str(folder / "pid"),
             # So the start script becomes the broker: kill() hits it.
             "RUNNING_UNDER_SYSTEMD": "true",
             **environment,
