@@ -25,10 +25,9 @@ PRODUCER, CONSUMER = ROOT / "producer.py", ROOT / "consumer.py"
 class Script:
     """A Python program as a process; it is killed at the end of a `with`.
 
-    `lines` has what it writes, standard output and error together, unless `stderr` leads the
-    errors elsewhere, and `moments` when (time.time()): by the log's own clock, or when a line
-    came that has none. `finished` is when its output ended. With a label the lines are shown,
-    too. Without `stdin`, what it reads there, that is an open pipe.
+    `lines` has its output, with the errors unless `stderr` leads them elsewhere, and `moments`
+    when (time.time()): by the log's own clock, or when a line came that has none. `finished`
+    is when it ended. With a label the lines are shown, too. Without `stdin` that is a pipe.
     """
 
     def __init__(
