@@ -65,7 +65,7 @@ def process_in_thread(order: dict, connection: pika.BlockingConnection) -> bool:
             wait([work], timeout=0.5)  # at most 0.5 s
             connection.process_data_events()  # sends heartbeats
     finally:
-        # Wait even if disconnected: else the order comes again while its work runs.
+        # Wait even if disconnected: else we get the order again while its work runs.
         wait([work])
     if work.exception() is not None:
         logging.error("The work failed", exc_info=work.exception())  # with a traceback
@@ -103,7 +103,7 @@ def consume_orders() -> None:
         channel = connection.channel()
         # Creates the queue if missing; fails if it exists with other arguments.
         channel.queue_declare(QUEUE, durable=True, arguments=QUEUE_ARGUMENTS)
-        # Practically none: by default RabbitMQ 4 may delete what you look at 21 times.
+        # A huge limit: RabbitMQ 4's default may delete what you look at 21 times.
         arguments = {"x-queue-type": "quorum", "x-delivery-limit": 2_000_000_000}
         channel.queue_declare(DEAD_LETTER_QUEUE, durable=True, arguments=arguments)
         # One unacknowledged order per consumer: the next goes to whoever is free.

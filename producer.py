@@ -4,7 +4,7 @@
     python3 producer.py FILE    the orders in a file, one JSON object a line
 
 The environment variable AMQP_URL says where RabbitMQ is. If the connection breaks
-before an order is confirmed, it is sent again, so it may be stored twice.
+before an order is confirmed, it is sent again, so it may be stored more than once.
 """
 
 import argparse

@@ -119,7 +119,7 @@ def consumers(broker: Broker, work: float) -> Found:
 
 def prefetch(broker: Broker, work: float) -> Found:
     """Let a slow and a fast consumer share ten orders."""
-    table: Table = [("ten orders", "slow and fast each", "measured")]
+    table: Table = [("ten orders", "orders of slow, fast", "measured")]
     for case, change in (("prefetch_count=1", ""), ("no limit", NO_LIMIT)):
         took, lanes = share(broker, {"slow": work, "fast": work / 10}, 10, change)
         table.append((case, f"{len(lanes['slow'])}, {len(lanes['fast'])}", took))
@@ -217,7 +217,7 @@ def outage(broker: Broker, work: float) -> Found:
     with queue(broker):
         up = [five_calls(broker, way, work) for way in ways[::2]]
         down = [five_calls(broker, way, work, max(2.5 * work, 3)) for way in ways]
-    head = ("five orders, one worker", "caller's process", "last processed", "failed calls")
+    head = ("five orders, one worker", "caller runs for", "last processed", "failed calls")
     table = [(*head, "not processed"), *(row for row, _ in up + down)]
     both = zip(ways, down, strict=True)
     return table, {f"{way}: {row[-1]} of 5 orders not processed": all_ for way, (row, all_) in both}
