@@ -119,7 +119,7 @@ def consume_orders() -> None:
 
 
 def stop(signal_number: int, frame: object) -> None:
-    """Finish the current order, then stop. (Python passes both.)"""
+    """Finish the current order, then stop. (Python passes both arguments.)"""
     global stopping
     stopping = True
     # The next signal ends the program at once.
