@@ -126,9 +126,10 @@ def test_signal_at_full_speed_leaves_the_rest_in_place(broker: Broker, channel: 
     done: list[str] = []
     for _ in range(6):
         with consumer(broker) as script:
-            script.wait_for("Processed")
+            script.wait_for("Processed", times=20)
             time.sleep(random.uniform(0, 0.05))  # to hit different moments
             script.stop(SIGTERM)
+        assert script.moments[40] - script.moments[1] < 5, "it does not wait after the work"
         assert len(script.seen("(Received)")) == len(script.processed)
         done += script.processed
         if len(done) > 1_500:
