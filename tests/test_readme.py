@@ -75,7 +75,8 @@ def test_policy_lets_failed_work_wait(broker: Broker, channel: Any) -> None:
     """RabbitMQ knows it from 4.3.1 on, and else refuses it."""
     policy = shlex.split(snippet(r"rabbitmqctl (set_policy retry [^\n]*)"))
     put(channel, *map(line, ["FAILS", "B"]))
-    if broker.rabbitctl_output("version") < "4.3":
+    version = re.findall("[0-9]+", broker.rabbitctl_output("version"))
+    if tuple(map(int, version[:3])) < (4, 3, 1):
         with pytest.raises(subprocess.CalledProcessError):
             broker.rabbitctl_output(*policy)
         return
