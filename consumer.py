@@ -1,143 +1,148 @@
-"""Process the orders in RabbitMQ's queue "orders", one at a time: python3 consumer.py
+"""python3 consumer.py processes the orders in RabbitMQ's queue "orders", one by one.
 
-Ctrl-C finishes the current order, then stops; a second one kills. AMQP_URL says where
-RabbitMQ is, PROCESSING_TIME how many seconds an order takes (environment variables).
+At Ctrl-C it completes the current order and stops. AMQP_URL says where RabbitMQ is.
 """
 
+import argparse
 import json
 import logging
 import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
-from decimal import Decimal
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.spec import Basic
 
-# From here to the end of parse_order(), both scripts must have the same lines.
+RETRY_DELAY = 10  # whole seconds to wait after process_order() has failed
 RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://localhost"))
+# Both scripts declare this queue. At the error PRECONDITION_FAILED, see README.
 QUEUE = "orders"
-# Dead letters go to this queue: messages that are not valid orders, and orders that
-# failed too often (the work raised an exception, or the consumer disconnected).
-DEAD_LETTER_QUEUE = "orders.dead"  # consumer.py creates it
 QUEUE_ARGUMENTS = {
-    "x-queue-type": "quorum",  # needed for the limit below; replicated in a cluster
-    "x-delivery-limit": 20,  # 20 retries, then it is a dead letter
-    "x-dead-letter-exchange": "",  # default exchange: routing key = queue name
-    "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
-    "x-dead-letter-strategy": "at-least-once",  # no dead letter is lost on its way
-    "x-overflow": "reject-publish",  # at-least-once needs it; no length limit set
+    # RabbitMQ keeps a quorum queue on disk, and counts the failed tries of each order.
+    "x-queue-type": "quorum",
+    # After the first try and 20 retries RabbitMQ moves the order to "orders.dead".
+    "x-delivery-limit": 20,
+    "x-dead-letter-exchange": "",  # the default exchange: routing key = queue name
+    "x-dead-letter-routing-key": "orders.dead",
+    "x-dead-letter-strategy": "at-least-once",  # no order is lost on its way there
+    "x-overflow": "reject-publish",  # required by at-least-once; for full queues
 }
-
-
-def parse_order(body: bytes) -> dict:
-    """Return the order in a message. Raise an exception if it is invalid."""
-    # Decimal keeps 10.10 exact. With int, true would pass: Python's True is an int.
-    order: dict = json.loads(body.decode(), parse_int=Decimal, parse_float=Decimal)
-    for field in ("order_id", "customer", "status"):
-        if not isinstance(order.get(field), str) or not order[field].strip():
-            raise ValueError(f"{field} must be a string, and not blank")
-    if not isinstance(order.get("amount"), Decimal) or order["amount"] <= 0:
-        raise ValueError("amount must be a number above 0")
-    return order
-
-
-PROCESSING_TIME = float(os.environ.get("PROCESSING_TIME", "2"))
-worker = ThreadPoolExecutor(max_workers=1)  # for process_order()
+worker = ThreadPoolExecutor(max_workers=1)  # one thread: one job at a time
 stopping = False
 
 
+def stop(signal_number: int, frame: object) -> None:
+    """Ask the program to end. Python calls this at Ctrl-C, and at `kill`."""
+    global stopping
+    stopping = True
+    signal.signal(signal_number, signal.SIG_DFL)  # next time this signal kills us
+
+
+def parse_order(body: bytes) -> dict:
+    """Return the order in a message. Raise an exception if the order is invalid."""
+    order = json.loads(body.decode())
+    if not isinstance(order, dict):
+        raise ValueError("not a JSON object")
+    for field in ("order_id", "customer", "status"):
+        if not isinstance(order.get(field), str) or not order[field].strip():
+            raise ValueError(f"{field} must be a string, and not blank")
+    amount = order.get("amount", 0)
+    if type(amount) not in (int, float) or not 0 < amount < 1e15:  # true is refused
+        raise ValueError("amount must be a number above 0 and below 1e15")
+    # encode() raises an exception at text that UTF-8 cannot store, such as "\ud800".
+    json.dumps(order, ensure_ascii=False).encode()
+    return order
+
+
 def process_order(order: dict) -> None:
-    """Put your own code here; raise an exception if it fails. It runs in a thread."""
-    # An order can come twice: your code has to check whether it is done already.
-    time.sleep(PROCESSING_TIME)
+    """Write your own code here, without async and yield. It may take a long time.
+
+    Raise an exception if the work fails: then the order comes again. The same order can
+    also come while you still work on it (after 30 minutes, say): README, "Once only".
+    """
+    time.sleep(2)
 
 
-def process_in_thread(order: dict, connection: pika.BlockingConnection) -> bool:
-    """Call process_order() in the worker thread. Return whether it succeeded."""
-    # Meanwhile the main thread sends heartbeats ("still alive"): without them RabbitMQ
-    # closes the connection. No other thread may use it: it is not thread-safe.
-    work = worker.submit(process_order, order)
+def try_order(order: dict) -> bool:
+    """Call process_order(). Return True if it succeeds. If not, wait, return False."""
     try:
-        while not work.done():
-            wait([work], timeout=0.5)  # at most 0.5 s
-            connection.process_data_events()  # sends heartbeats
-    finally:
-        # Wait even if disconnected: else we get the order again while its work runs.
-        wait([work])
-    if work.exception() is not None:
-        logging.error("The work failed", exc_info=work.exception())  # with a traceback
-        connection.sleep(1)  # with heartbeats; else 21 tries are over at once
-    return work.exception() is None
+        process_order(order)
+        return True
+    except BaseException:  # also catches sys.exit()
+        logging.exception("The work failed")
+    for _ in range(RETRY_DELAY):
+        if not stopping:
+            time.sleep(1)
+    return False
 
 
 def handle(channel: BlockingChannel, method: Basic.Deliver, body: bytes) -> None:
-    """Process the order in a message, and acknowledge it. Reject what is no order."""
+    """Process the order in a message. Then acknowledge or reject the message."""
     try:
         order = parse_order(body)
-    except Exception as error:
-        channel.basic_reject(method.delivery_tag, requeue=False)  # dead-letter it
+    except (ValueError, RecursionError) as error:
+        channel.basic_reject(method.delivery_tag, requeue=False)  # to orders.dead
         logging.error(f"Rejected: {error}")
         return
-    order_id = order["order_id"]
+    order_id = order["order_id"][:100]  # the log needs no megabytes
     again = " (redelivered)" if method.redelivered else ""
-    logging.info(f"Received {order_id!r}{again}: {order['customer']!r}")
-    succeeded = process_in_thread(order, channel.connection)
+    logging.info(f"Received {order_id!r}{again}: {str(order)[:300]}")
+    work = worker.submit(try_order, order)
+    while not work.done():
+        wait([work], timeout=0.5)
+        # pika sends heartbeats ("I am alive") only inside its own functions. Without
+        # heartbeats RabbitMQ would close the connection during long work.
+        channel.connection.process_data_events()
     if stopping:
-        # Ask for no more orders; this one stays ours. Else the ack or reject below
-        # brings the next, and our disconnecting counts as its failure.
+        # Ask for no more orders. Otherwise RabbitMQ sends the next order after the ack,
+        # and when we disconnect, that counts as a failed try of the next order.
         channel.cancel()
-    if succeeded:
-        # RabbitMQ may now delete the order. Unacknowledged, it would come again.
+    if work.result():
+        # After this RabbitMQ deletes the order. If we end earlier, it comes again.
         channel.basic_ack(method.delivery_tag)
         logging.info(f"Processed {order_id!r}")
     else:
-        channel.basic_reject(method.delivery_tag, requeue=True)  # it comes again
+        # The order comes again. RabbitMQ counts a failed try (4.3: not at basic_nack).
+        channel.basic_reject(method.delivery_tag, requeue=True)
 
 
 def consume_orders() -> None:
-    """Handle messages until told to stop. Raise an exception if anything fails."""
+    """Handle messages until `stopping`. Raise an exception if RabbitMQ is lost."""
     with pika.BlockingConnection(RABBITMQ) as connection:
         channel = connection.channel()
-        # Creates the queue if missing; fails if it exists with other arguments.
         channel.queue_declare(QUEUE, durable=True, arguments=QUEUE_ARGUMENTS)
-        # A huge limit: RabbitMQ 4's default may delete what you look at 21 times.
+        # Huge, because RabbitMQ 4 may count looks at a message as tries, and delete it.
         arguments = {"x-queue-type": "quorum", "x-delivery-limit": 2_000_000_000}
-        channel.queue_declare(DEAD_LETTER_QUEUE, durable=True, arguments=arguments)
-        # One unacknowledged order per consumer: the next goes to whoever is free.
+        channel.queue_declare("orders.dead", durable=True, arguments=arguments)
+        # One unacknowledged order per consumer: a free consumer gets the next one.
         channel.basic_qos(prefetch_count=1)
         logging.info("Waiting for orders")
+        # Unlike start_consuming(), this lets us look at `stopping` every 0.5 s.
         for method, _, body in channel.consume(QUEUE, inactivity_timeout=0.5):
-            if method:  # None: no message for 0.5 s; check stopping
+            if method:  # None if no message came
                 handle(channel, method, body)
             if stopping:
                 return
-    # The loop ends if the queue is deleted or (RabbitMQ 4.3) an order takes too long.
+    # The loop ends if somebody deletes the queue, or (4.3) after 30 minutes of work.
     raise RuntimeError("cancelled by RabbitMQ")
 
 
-def stop(signal_number: int, frame: object) -> None:
-    """Finish the current order, then stop. (Python passes both arguments.)"""
-    global stopping
-    stopping = True
-    # The next signal ends the program at once.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
 def main() -> None:
-    logging.basicConfig(format="%(asctime)s %(message)s", level="INFO")
-    logging.getLogger("pika").setLevel("CRITICAL")  # we log its exceptions
+    argparse.ArgumentParser(description=__doc__).parse_args()  # only --help
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level="INFO")
+    logging.getLogger("pika").setLevel("CRITICAL")  # otherwise pika logs errors, too
     signal.signal(signal.SIGINT, stop)  # Ctrl-C
     signal.signal(signal.SIGTERM, stop)  # kill, docker stop
     while not stopping:
         try:
             consume_orders()
-        except Exception as error:  # AMQPError, socket errors and others
+        except Exception as error:
             logging.error(repr(error))
-            time.sleep(1)
+            # The worker does one job at a time, so this waits until unfinished work has
+            # ended. Otherwise we could get the same order again during its work.
+            worker.submit(time.sleep, 1).result()
     logging.info("Stopped")
 
 
