@@ -3,16 +3,16 @@
 import contextlib
 import json
 import os
+import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pika
 import pytest
-from xdist.workermanage import NodeManager
+from pika.adapters.blocking_connection import BlockingChannel as Channel
 
-from rig.broker import LIMIT, Broker, running
+from rig.node import Node, running_node, started_nodes
 from rig.orders import DEFINITIONS
 from rig.programs import clean_up_after_signals
 
@@ -24,36 +24,50 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.basetemp = Path(folder.name) / "pytest"
         config.add_cleanup(folder.cleanup)
     clean_up_after_signals()
-    for name in ("AMQP_URL", "PROCESSING_TIME"):  # a test sets them for a script
-        os.environ.pop(name, None)
-    # After an interrupt pytest-xdist kills its processes when this has passed, by default 10 s,
-    # and has no option for it. One that is booting a node needs longer to end that, too.
-    NodeManager.EXIT_TIMEOUT = 2 * LIMIT
+    os.environ.pop("AMQP_URL", None)  # a test sets it for a script; the user's is not touched
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the end of the nodes' logs with a test that failed."""
+    report = yield
+    if report.failed:
+        for node in started_nodes:
+            report.sections.append((f"log of {node.node_name}", node.log_end()))
+    return report
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Print what repeats the random numbers of a test; pytest shows it if the test fails."""
+    number = random.randrange(10**6)
+    random.seed(number)
+    print(f"random.seed({number})")
 
 
 @pytest.fixture(scope="session")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """The node that most tests share."""
     folder = tmp_path_factory.mktemp("node")
     (folder / "definitions.json").write_text(json.dumps(DEFINITIONS))
-    with running(Broker(folder, f"load_definitions = {folder}/definitions.json\n")) as broker:
-        yield broker
+    with running_node(Node(folder, f"load_definitions = {folder}/definitions.json\n")) as node:
+        yield node
 
 
 @pytest.fixture
-def broker(node: Broker) -> Broker:
+def node(shared_node: Node) -> Node:
     """The shared node, without any of our queues."""
-    with node.connect() as connection:
+    with shared_node.connect() as connection:
         channel = connection.channel()
         channel.queue_delete("orders")
         channel.queue_delete("orders.dead")
-    return node
+    return shared_node
 
 
 @pytest.fixture
-def channel(broker: Broker) -> Iterator[Any]:
+def channel(node: Node) -> Iterator[Channel]:
     """A channel of the test's own, on the shared node."""
-    connection = broker.connect()
+    connection = node.connect()
     yield connection.channel()
     with contextlib.suppress(pika.exceptions.AMQPError):  # some tests break it
         connection.close()

@@ -34,7 +34,8 @@ class Network(socketserver.ThreadingTCPServer):
     """The way to a broker's port, or to the first of several ports that answers.
 
     It cuts every connection after `cut_after` bytes of the client, or at its bytes `cut_at`.
-    What comes at once waits for `pause` seconds in either direction.
+    What comes at once waits for `pause` seconds in either direction. `connections` counts the
+    clients that came, `cuts` how often `cut_at` was found.
     """
 
     request_queue_size = 100
@@ -43,7 +44,7 @@ class Network(socketserver.ThreadingTCPServer):
         self.pause, self.hold_at = 0.0, b""
         self.cut_at, self.cut_after = b"", sys.maxsize
         self.held = threading.Event()
-        self.connected: list[float] = []  # when clients came (time.monotonic())
+        self.connections, self.cuts = 0, 0
         self._ports, self._links, self._closing = ports, list[Link](), False
         super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
 
@@ -71,9 +72,13 @@ class Network(socketserver.ThreadingTCPServer):
         for link in list(self._links):
             link.close()
 
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Count the client; called in the one thread that accepts clients."""
+        self.connections += 1
+        return super().get_request()
+
     def finish_request(self, client: Any, _: Any) -> None:
         """Pass on what the ends of a connection send (socketserver has a thread for each)."""
-        self.connected.append(time.monotonic())
         with contextlib.suppress(OSError), self._connect() as broker, ThreadPoolExecutor() as pool:
             link = Link(client, broker)
             self._links.append(link)
@@ -108,6 +113,7 @@ class Network(socketserver.ThreadingTCPServer):
     def _look_at(self, link: Link, data: bytes) -> None:
         """Hold up or cut a connection if the client sends certain bytes."""
         if self.cut_at and self.cut_at in data:
+            self.cuts += 1
             link.close()
         if self.hold_at and self.hold_at in data:
             self.hold_at = b""

@@ -4,20 +4,23 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import pika
+from pika.adapters.blocking_connection import BlockingChannel as Channel
+from pika.spec import Basic, BasicProperties, Queue
+
+Message = tuple[Basic.GetOk, BasicProperties, bytes]
 
 
-def names(prefix: str, count: int) -> list[str]:
-    """Return that many order names."""
+def ids(prefix: str, count: int) -> list[str]:
+    """Return that many order_ids."""
     return [f"{prefix}-{number:05}" for number in range(1, count + 1)]
 
 
-def line(order_id: str, /, **fields: Any) -> bytes:
-    """Return an order as JSON in UTF-8."""
-    order = {"order_id": order_id, "customer": "Иван Иванов", "amount": 1249.5, "status": "pending"}
-    return json.dumps({**order, **fields}, ensure_ascii=False).encode()
+def order_json(order_id: object, **fields: object) -> bytes:
+    """Return an order as JSON in UTF-8; a field that is given replaces the valid one."""
+    order = {"customer": "Иван Иванов", "amount": 1249.5, "status": "pending", **fields}
+    return json.dumps({"order_id": order_id, **order}, ensure_ascii=False).encode()
 
 
 # What the scripts have to declare.
@@ -53,7 +56,7 @@ DEFINITIONS = {
 }
 
 
-def put(channel: Any, *bodies: bytes, confirm: bool = True, **properties: Any) -> None:
+def put(channel: Channel, *bodies: bytes, confirm: bool = True, **properties: object) -> None:
     """Declare the queues as the scripts do, and store the bodies; ten times as fast unconfirmed."""
     for queue, arguments in QUEUES.items():
         channel.queue_declare(queue, durable=True, arguments=arguments)
@@ -66,17 +69,22 @@ def put(channel: Any, *bodies: bytes, confirm: bool = True, **properties: Any) -
     own.close()
 
 
-def messages(channel: Any, queue: str = "orders") -> Iterator[Any]:
-    """Take what is in the queue: (method, properties, body) of each message."""
+def put_orders(channel: Channel, *order_ids: str) -> None:
+    """Declare the queues as the scripts do, and store orders."""
+    put(channel, *map(order_json, order_ids))
+
+
+def messages(channel: Channel, queue: str = "orders") -> Iterator[Message]:
+    """Take what is in the queue."""
     while True:
-        message = channel.basic_get(queue, auto_ack=True)
-        if message[0] is None:
+        method, properties, body = channel.basic_get(queue, auto_ack=True)
+        if method is None:
             return
-        yield message
+        yield method, properties, body
 
 
-def counts(channel: Any, queue: str = "orders") -> Any:
-    """Return RabbitMQ's message_count and consumer_count of the queue.
+def counts(channel: Channel, queue: str = "orders") -> Queue.DeclareOk:
+    """Return RabbitMQ's message_count (of those that are ready) and consumer_count.
 
     They are 0, too, if the queue has no leader at the moment, or one that does not answer
     within 250 ms: so it is asked ten times before a 0 is believed.
@@ -89,12 +97,12 @@ def counts(channel: Any, queue: str = "orders") -> Any:
     return found
 
 
-def ready(channel: Any, queue: str = "orders") -> int:
+def ready_count(channel: Channel, queue: str = "orders") -> int:
     """Return how many messages wait in the queue; not those a consumer has."""
     return int(counts(channel, queue).message_count)
 
 
-def drain(channel: Any, *queues: str) -> Counter[str]:
+def drain(channel: Channel, *queues: str) -> Counter[str]:
     """Take all that waits in the queues, without any in both; how often each order was there.
 
     A message that is no JSON counts under its text.

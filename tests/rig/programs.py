@@ -13,18 +13,18 @@ from typing import NoReturn
 
 import pika
 
-from rig.broker import Broker, running
+from rig.node import Node, running_node
 
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 started = time.monotonic()
 
 
 @contextlib.contextmanager
-def own_broker(purpose: str) -> Iterator[Broker]:
+def own_node(purpose: str) -> Iterator[Node]:
     """Give a RabbitMQ node that runs; remove it at the end."""
     with tempfile.TemporaryDirectory(prefix=f"orders-{purpose}-") as folder:
-        with running(Broker(Path(folder))) as broker:
-            yield broker
+        with running_node(Node(Path(folder))) as node:
+            yield node
 
 
 def interrupted(signal_number: int, frame: object) -> NoReturn:
@@ -57,8 +57,8 @@ def progress(text: str) -> None:
     print(f"{time.monotonic() - started:5.0f} s  {text}", file=sys.stderr, flush=True)
 
 
-def versions(broker: Broker) -> str:
+def versions(node: Node) -> str:
     """Return what was measured with, in words."""
-    server = broker.rabbitctl_output("version").strip()
+    server = node.rabbitctl_output("version").strip()
     python, cores = platform.python_version(), os.cpu_count()
     return f"RabbitMQ {server}, pika {pika.__version__}, Python {python}, {cores} cores"

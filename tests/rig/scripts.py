@@ -1,41 +1,51 @@
-"""The two scripts as processes, as they are or changed, their output collected as it comes."""
+"""The two scripts as processes, as they are or changed, their output collected as it comes.
 
+    with start_consumer(node, partial(work_takes, seconds=5)) as consumer:
+        consumer.wait_for("Received 'A'")
+        consumer.stop()
+    assert consumer.processed == ["A"]
+
+Without changes start_producer() and start_consumer() run the file, as a user does. With some,
+rig/changes.py imports the script in the new process, changes it, and calls its main().
+"""
+
+import base64
 import os
+import pickle
 import re
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from signal import SIGINT
-from typing import Any
 
 import psutil
 
-from rig.broker import LIMIT, free_ports, wait_until
+from rig.changes import Change
+from rig.network import Network
+from rig.node import LIMIT, Node, free_ports, wait_until
 
 TESTS = Path(__file__).resolve().parent.parent
 ROOT = TESTS.parent
-PRODUCER, CONSUMER = ROOT / "producer.py", ROOT / "consumer.py"
+
+Where = Node | Network | str | None  # a RabbitMQ, a way to it, an AMQP URL, or the default
 
 
-class Script:
+class Program:
     """A Python program as a process; it is killed at the end of a `with`.
 
     `lines` has its output, with the errors unless `stderr` leads them elsewhere, and `moments`
-    when (time.time()): by the log's own clock, or when a line came that has none. `finished`
-    is when it ended. With a label the lines are shown, too. Without `stdin` that is a pipe.
+    when (time.time()): by the log's own clock, or when a line came that has none. `started` and
+    `finished` are such moments, too. With a `label` the lines are shown. Its standard input is
+    a pipe, open until close_input().
     """
 
     def __init__(
         self,
         *arguments: object,
-        python: str = sys.executable,
         label: str = "",
-        stdin: bytes | None = None,
         stderr: int = subprocess.STDOUT,
         **variables: object,
     ) -> None:
@@ -51,79 +61,90 @@ class Script:
         self.lines: list[str] = []
         self.moments: list[float] = []
         self.started = time.time()
-        with tempfile.TemporaryFile() as file:
-            file.write(stdin or b"")
-            file.seek(0)
-            self.process = psutil.Popen(
-                [python, *map(str, arguments)],
-                env=environment,
-                stdin=subprocess.PIPE if stdin is None else file,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-            )
+        self.process = psutil.Popen(
+            [sys.executable, *map(str, arguments)],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+        )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
-        assert self.process.stdout
         with self.process.stdout as stream:
             for line in stream:
                 text = line.decode("utf-8", "surrogateescape").rstrip("\n")
                 clock = re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ", text)
                 moment = datetime.fromisoformat(clock[0][:-1]).timestamp() if clock else time.time()
-                self.moments.append(moment)  # first: see `lines`, see this
+                self.moments.append(moment)  # first: whoever sees the line finds its moment
                 self.lines.append(text)
                 if self.label:
-                    print(f"{self.label} | {text}\n", end="", flush=True)
+                    print(f"{self.label} | {text}", flush=True)
         self.finished = time.time()
 
-    def __enter__(self) -> "Script":
+    def __enter__(self) -> "Program":
         return self
 
     def __exit__(self, *_: object) -> None:
         if not self.ended():
             self.process.kill()
         self.wait()
-        if self.process.stdin:
-            self.process.stdin.close()
+        self.close_input()
 
     def __repr__(self) -> str:
         return f"{self.process.args!r}, status {self.process.poll()}\n{self.out}"
 
     @property
     def out(self) -> str:
+        """All its output."""
         return "\n".join(self.lines)
 
     @property
     def stored(self) -> list[str]:
         """The orders that a producer says are stored."""
-        return self.texts("Stored '(.*)' ")
+        return self.texts("Stored '(.*)'")
 
     @property
     def processed(self) -> list[str]:
-        """The orders that a consumer says it has processed, in their order."""
+        """The orders that a consumer says it has processed."""
         return self.texts("Processed '(.*)'")
+
+    @property
+    def worked(self) -> list[str]:
+        """The orders on which a changed consumer has ended its work, acknowledged or not."""
+        return self.texts("^end (.*)")
 
     def seen(self, pattern: str) -> list[tuple[str, float]]:
         """Return (group 1, moment) of each line that the pattern matches."""
-        lines = zip(list(self.lines), self.moments, strict=False)
-        found = [(re.search(pattern, line), moment) for line, moment in lines]
-        return [(match[1], moment) for match, moment in found if match]
+        found = []
+        for line, moment in zip(list(self.lines), self.moments, strict=False):
+            if match := re.search(pattern, line):
+                found.append((match[1], moment))
+        return found
 
     def texts(self, pattern: str) -> list[str]:
         """Return group 1 of each line that the pattern matches."""
         return [text for text, _ in self.seen(pattern)]
+
+    def count(self, pattern: str) -> int:
+        """Return how many lines the pattern matches."""
+        return len(self.seen(f"({pattern})"))
 
     def wait_for(self, pattern: str, times: int = 1, limit: float = LIMIT) -> None:
         """Wait until so many lines match; AssertionError, with all output, if they do not."""
 
         def matches() -> bool:
             ended = not self._reader.is_alive()  # first, so that all it wrote is there then
-            enough = len(self.seen(f"({pattern})")) >= times
+            enough = self.count(pattern) >= times
             assert enough or not ended, f"ended without {pattern!r}: {self!r}"
             return enough
 
         wait_until(matches, (pattern, self), limit)
+
+    def close_input(self) -> None:
+        """Close its standard input: this opens the gate of rig.changes.work_waits()."""
+        self.process.stdin.close()
 
     def signal(self, number: int = SIGINT) -> None:
         """Send it a signal."""
@@ -149,64 +170,24 @@ class Script:
         assert self.lines[-1].endswith(" Stopped"), self
 
 
-def start(path: Path, where: Any, *arguments: object, change: str = "", **options: Any) -> Script:
-    """Start a script; `where`: RabbitMQ's URL, or what has it as url(), or None for none.
-
-    `change`: lines of Python that change its module, `script`, before it begins.
-    """
-    if where:
+def start(script: str, where: Where, changes: tuple[Change, ...], **options: object) -> Program:
+    """Start producer.py or consumer.py with AMQP_URL; `options`: those of Program."""
+    if where is not None:
         options["AMQP_URL"] = where if isinstance(where, str) else where.url()
-    code = f"import {path.stem} as script\n{change}\nscript.main()"
-    command = ["-c", code] if change else [path]
-    return Script(*command, *arguments, **options)
+    if not changes:
+        return Program(ROOT / f"{script}.py", **options)  # type: ignore[arg-type]
+    pickled = base64.b64encode(pickle.dumps(changes)).decode()
+    return Program("-m", "rig.changes", script, pickled, **options)  # type: ignore[arg-type]
 
 
-def consumer(where: Any, seconds: float = 0, **options: Any) -> Script:
-    """Start consumer.py; `seconds`: its work on an order."""
-    return start(CONSUMER, where, PROCESSING_TIME=seconds, **options)
+def start_producer(where: Where, *changes: Change, **options: object) -> Program:
+    """Start producer.py."""
+    return start("producer", where, changes, **options)
 
 
-def producer(
-    where: Any, *arguments: object, lines: Iterable[bytes] | None = None, **options: Any
-) -> Script:
-    """Start producer.py; `lines`: the orders, which it then reads at standard input."""
-    if lines is not None:
-        arguments, options["stdin"] = ("/dev/stdin",), b"\n".join(lines)
-    return start(PRODUCER, where, *arguments, **options)
-
-
-PATIENT = "script.ATTEMPTS = 1_000"  # for the producer, as nodes may boot slowly
-IMPATIENT = "script.ATTEMPTS = 3"
-WITHOUT_PAUSE = "script.time.sleep = script.pika.BlockingConnection.sleep = lambda *_: None"
-TELLING = """
-import time
-def work(order):
-    print("begin", order["order_id"], flush=True)
-    time.sleep(script.PROCESSING_TIME)
-    print("end", order["order_id"], flush=True)  # it stays said, whatever happens next
-script.process_order = work
-"""
-
-DECLINED = "raise RuntimeError('the card was declined')"
-FAILING = """
-failures = {times}
-def work(order):
-    global failures
-    if order["order_id"] == "FAILS" and failures:
-        failures -= 1
-        {failure}
-script.process_order = work
-"""
-
-
-def failing(times: int, failure: str = DECLINED) -> str:
-    """Return a change: the work on the order FAILS fails so often."""
-    return FAILING.format(times=times, failure=failure)
-
-
-def telling_consumer(where: Any, seconds: float = 0, change: str = "") -> Script:
-    """Start a consumer that says when its work on an order begins and ends."""
-    return consumer(where, seconds, change=TELLING + change)
+def start_consumer(where: Where, *changes: Change, **options: object) -> Program:
+    """Start consumer.py."""
+    return start("consumer", where, changes, **options)
 
 
 def nowhere() -> str:

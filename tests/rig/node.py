@@ -11,18 +11,22 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import TypeVar
 from urllib.parse import quote
 
 import pika
 import port_for
 import psutil
 
-LIMIT = 60.0  # seconds: far more than anything here takes on a slow machine
+# SPEED says how fast this machine is: half of it doubles all limits (tests/run: README.md).
+SPEED = float(os.environ.get("SPEED", "1"))
+LIMIT = 60 / SPEED  # seconds: far more than anything here takes
 
 Result = TypeVar("Result")
 
 reservations: list[socket.socket] = []  # bound to ports, but they do not listen
+started_nodes: list["Node"] = []  # of which a failed test shows the logs
 
 
 def wait_until(condition: Callable[[], Result], what: object, limit: float = LIMIT) -> Result:
@@ -79,12 +83,17 @@ class Connection(pika.BlockingConnection):  # type: ignore[misc]
     A signal in the middle of one of its calls may make close() wait for ever.
     """
 
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if kind is None or issubclass(kind, Exception):
             super().__exit__(kind, error, traceback)
 
 
-class Broker:
+class Node:
     """A RabbitMQ node of our own on 127.0.0.1, all of its files in `folder`.
 
     `config` is the text of its rabbitmq.conf. start(), stop() and kill() may follow one
@@ -98,7 +107,7 @@ class Broker:
         self.folder = folder
         self.node_name = f"orders-{secrets.token_hex(4)}@localhost"
         self.port, distribution_port = free_ports(2)
-        self.process: Any = None  # a psutil.Popen once it was started
+        self.process: psutil.Popen | None = None  # once it was started
         self._environment = {
             **os.environ,
             "HOME": str(folder),  # for the Erlang cookie
@@ -117,19 +126,30 @@ class Broker:
             **environment,
         }
 
-    def start(self) -> "Broker":
+    def start(self) -> "Node":
         """Boot it, and wait until it lets a client in; RuntimeError, with its logs, if it fails."""
-        command, nothing = server_program("rabbitmq-server"), subprocess.DEVNULL
         with (self.folder / "output").open("a") as output:
-            streams = {"stdin": nothing, "stdout": output, "stderr": output}
-            # In its folder, as a node that is killed may leave a dump.
-            self.process = psutil.Popen(command, cwd=self.folder, env=self._environment, **streams)
+            self.process = psutil.Popen(
+                server_program("rabbitmq-server"),
+                cwd=self.folder,  # as a node that is killed may leave a dump
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        if self not in started_nodes:
+            started_nodes.append(self)
         with contextlib.suppress(AssertionError):
-            wait_until(lambda: self._answers() or not self.running(), "its boot", 2 * LIMIT)
-        if self._answers():
-            return self
-        logs = [*self.folder.glob("log/*.log"), self.folder / "output"]
-        raise RuntimeError("\n".join(path.read_text(errors="replace")[-9000:] for path in logs))
+            wait_until(lambda: self._answers() or not self.is_running(), "its boot", 2 * LIMIT)
+        if not self._answers():
+            raise RuntimeError(self.log_end())
+        return self
+
+    def log_end(self) -> str:
+        """Return the last lines of its output and its log, to look for the cause of a failure."""
+        paths = [self.folder / "output", *self.folder.glob("log/*.log")]
+        lines = [path.read_text(errors="replace").splitlines()[-20:] for path in paths]
+        return "\n".join(sum(lines, []))
 
     def _answers(self) -> bool:
         with contextlib.suppress(Exception):  # pika raises many kinds
@@ -137,25 +157,34 @@ class Broker:
             return True
         return False
 
-    def running(self) -> bool:
+    def is_running(self) -> bool:
         """Tell whether it has been started, and has not ended."""
         return self.process is not None and self.process.poll() is None
 
     def stop(self) -> None:
         """Let it end in good order."""
+        assert self.process, "it was not started"
         self.process.terminate()
         self.process.wait(2 * LIMIT)
 
     def kill(self) -> None:
         """End it by SIGKILL, if it runs."""
-        if self.running():
+        if self.process and self.is_running():
             self.process.kill()
             self.process.wait(LIMIT)
 
     def rabbitctl_output(self, *arguments: str) -> str:
         """Return what rabbitmqctl prints (it costs a second or two)."""
         command = [server_program("rabbitmqctl"), "-q", "-n", self.node_name, *arguments]
-        return subprocess.check_output(command, env=self._environment, text=True, timeout=LIMIT)
+        done = subprocess.run(
+            command,
+            env=self._environment,
+            capture_output=True,
+            check=True,
+            text=True,
+            timeout=LIMIT,
+        )
+        return done.stdout
 
     def url(self, user: str = "guest:guest", vhost: str = "/", query: str = "") -> str:
         """Return an AMQP URL of the node; `user` with the password."""
@@ -167,9 +196,9 @@ class Broker:
 
 
 @contextlib.contextmanager
-def running(broker: Broker) -> Iterator[Broker]:
+def running_node(node: Node) -> Iterator[Node]:
     """Start a node, and kill it at the end."""
     try:
-        yield broker.start()
+        yield node.start()
     finally:
-        broker.kill()
+        node.kill()
