@@ -1,50 +1,57 @@
-"""Publish and work off at full speed, kill consumers and broker at random; then count.
+"""Publish and work off at full speed, kill consumers and RabbitMQ at random; then count.
 
-soak.py [SECONDS]. Exits with 1 if an order was lost.
+soak.py [SECONDS]. Exits with 1 if an order was lost or dead-lettered, and keeps the node's folder.
 """
 
 import contextlib
 import itertools
 import random
+import shutil
 import sys
+import tempfile
 import time
 from collections import Counter
+from functools import partial
+from pathlib import Path
 
-from rig.broker import Broker, let_new_queues_settle, wait_until
-from rig.orders import drain, line, names, ready
-from rig.programs import own_broker, run
-from rig.scripts import PATIENT, Script, producer, telling_consumer
+from rig.changes import attempts, orders_are, work_takes
+from rig.node import Node, let_new_queues_settle, running_node, wait_until
+from rig.orders import drain, ids, ready_count
+from rig.programs import run
+from rig.scripts import Program, start_consumer, start_producer
 
 PRODUCERS, CONSUMERS, BATCH = 2, 3, 1_000  # orders of a producer
-ROUND = ["broker killed", "consumer killed", "broker stopped", *["consumer killed"] * 5]
+ROUND = ["rabbitmq killed", "consumer killed", "rabbitmq stopped", *["consumer killed"] * 5]
 
 
 class Soak:
-    """One run: who publishes to the broker, and who works from it.
+    """One run: who publishes to the node, and who works from it.
 
-    Of what scripts said that have ended only `stored` and `done` are kept: they say a lot.
+    Of the output of scripts that have ended only `stored` and `worked` are kept: it is long.
     """
 
-    def __init__(self, broker: Broker) -> None:
-        self.broker, self.published = broker, 0
-        self.producers: list[Script] = []
-        self.consumers: list[Script] = []
-        self.stored, self.done = set[str](), Counter[str]()
+    def __init__(self, node: Node) -> None:
+        self.node, self.started_producers = node, 0
+        self.producers: list[Program] = []
+        self.consumers: list[Program] = []
+        self.stored, self.worked = set[str](), Counter[str]()
+        self.lost: set[str] = set()
 
     def publish(self, count: int) -> None:
         """Start a producer, with orders of its own."""
-        self.published += 1
-        orders = map(line, names(f"P{self.published}", count))
-        self.producers.append(producer(self.broker, lines=orders, change=PATIENT))
+        self.started_producers += 1
+        orders = partial(orders_are, order_ids=ids(f"P{self.started_producers}", count))
+        patient = partial(attempts, number=1_000)
+        self.producers.append(start_producer(self.node, orders, patient))
 
     def collect_stored(self, wait: bool = True) -> None:
         """Note what producers have stored that have ended, or wait until all have."""
-        for script in list(self.producers):
-            if wait or script.ended():
-                self.producers.remove(script)
-                with script:
-                    assert script.wait(120) == 0, script
-                self.stored.update(script.stored)
+        for producer in list(self.producers):
+            if wait or producer.ended():
+                self.producers.remove(producer)
+                with producer:
+                    assert producer.wait(120) == 0, producer
+                self.stored.update(producer.stored)
 
     def publish_for(self, seconds: float) -> None:
         """Let producers run for so long, one after the other."""
@@ -55,43 +62,51 @@ class Soak:
                 self.publish(BATCH)
             time.sleep(0.05)
 
+    def start_consumer(self) -> None:
+        """Start a consumer."""
+        self.consumers.append(start_consumer(self.node, work_takes))
+
     def kill_consumer(self, number: int) -> None:
         """Kill a consumer, and start another one."""
         with self.consumers.pop(number) as victim:
             pass  # it is killed here
-        self.done.update(victim.texts("^end (.*)"))
-        self.consumers.append(telling_consumer(self.broker))
+        self.worked.update(victim.worked)
+        self.start_consumer()
 
     def end(self) -> dict[str, int]:
         """Let the scripts finish all there is, and count."""
         self.collect_stored()
-        with self.broker.connect() as connection:
+        with self.node.connect() as connection:
             channel = connection.channel()
-            wait_until(lambda: ready(channel) == 0, "an empty queue", 600)
-            for script in self.consumers:
-                script.wait_for("Waiting for orders")
-                script.stop()
-                self.done.update(script.texts("^end (.*)"))
-            left = drain(channel)
+            wait_until(lambda: ready_count(channel) == 0, "an empty queue", 600)
+            for consumer in self.consumers:
+                consumer.wait_for("Waiting for orders")
+                consumer.stop()
+                self.worked.update(consumer.worked)
+            left = drain(channel, "orders")
+            dead = drain(channel, "orders.dead")
+        self.lost = self.stored - self.worked.keys() - left.keys() - dead.keys()
         return {
             "published and confirmed": len(self.stored),
-            "processed more than once": sum(number > 1 for number in self.done.values()),
-            "lost": len(self.stored - self.done.keys() - left.keys()),
+            "processed more than once": sum(number > 1 for number in self.worked.values()),
+            "dead-lettered": len(dead),
+            "lost": len(self.lost),
         }
 
     def close(self) -> None:
         """End everything at once."""
         with contextlib.ExitStack() as stack:
-            for script in self.producers + self.consumers:
-                stack.enter_context(script)  # which kills it
+            for program in self.producers + self.consumers:
+                stack.enter_context(program)  # which kills it
 
 
-def soak(seconds: float) -> dict[str, int]:
+def soak(folder: Path, seconds: float) -> dict[str, int]:
     """Run it, at least until each fault has come once; return the counts."""
     faults = dict.fromkeys(ROUND, 0)
-    with own_broker("soak") as broker, contextlib.closing(Soak(broker)) as this:
-        print(f"{seconds:g} s, RabbitMQ on port {broker.port}", flush=True)
-        this.consumers += [telling_consumer(broker) for _ in range(CONSUMERS)]
+    with running_node(Node(folder)) as node, contextlib.closing(Soak(node)) as this:
+        print(f"{seconds:g} s, RabbitMQ on port {node.port}", flush=True)
+        for _ in range(CONSUMERS):
+            this.start_consumer()
         this.consumers[0].wait_for("Waiting for orders")  # it has declared the queues
         let_new_queues_settle()
         deadline = time.monotonic() + seconds
@@ -102,18 +117,37 @@ def soak(seconds: float) -> dict[str, int]:
             faults[fault] += 1
             if fault == "consumer killed":
                 this.kill_consumer(random.randrange(CONSUMERS))
+            elif fault == "rabbitmq killed":
+                node.kill()
+                node.start()
             else:
-                (broker.kill if fault == "broker killed" else broker.stop)()
-                broker.start()
+                node.stop()
+                node.start()
         counts = this.end()
-    for what, number in {**faults, **counts}.items():
-        print(f"{what + ':':26}{number:8}")
+        for what, number in {**faults, **counts}.items():
+            print(f"{what + ':':26}{number:8}")
+        if this.lost:
+            print("lost:", *sorted(this.lost))
     return counts
 
 
 def main() -> int:
-    """Return 1 if an order was lost."""
-    return int(soak(float(sys.argv[1]) if sys.argv[1:] else 120)["lost"] > 0)
+    """Return 1 if an order was lost or dead-lettered."""
+    seed = random.randrange(10**6)
+    random.seed(seed)
+    print(f"random.seed({seed})")
+    seconds = float(sys.argv[1]) if sys.argv[1:] else 120
+    folder = Path(tempfile.mkdtemp(prefix="orders-soak-"))
+    keep = False
+    try:
+        counts = soak(folder, seconds)
+        keep = counts["lost"] + counts["dead-lettered"] > 0
+    finally:
+        if not keep:
+            shutil.rmtree(folder)
+    if keep:
+        print(f"RabbitMQ's data and logs are kept in {folder}")
+    return int(keep)
 
 
 if __name__ == "__main__":

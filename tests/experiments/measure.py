@@ -9,266 +9,296 @@ import math
 import os
 import re
 import signal
-import statistics
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial, reduce
-from typing import Any
+from functools import partial
+from typing import NamedTuple
 
-from experiments.report import Lanes, Table, cell, draw, markdown, renewed
-from experiments.variants import call
-from rig.broker import Broker, free_ports, let_new_queues_settle, wait_until
+from pika.adapters.blocking_connection import BlockingChannel
+
+from experiments.report import Cell, Lanes, Span, Table, cell, draw, markdown, renewed
+from experiments.variants import automatic_ack, early_ack, no_ack, no_prefetch_limit, work_may_crash
+from rig.changes import Change, attempts
 from rig.network import PUBLISH, Network
-from rig.orders import counts, line, messages, put, ready
-from rig.programs import own_broker, progress, run, versions
-from rig.scripts import PATIENT, ROOT, TESTS, Script, consumer, producer
-
-Found = tuple[Table, dict[str, Lanes]]  # a table, and the panels of a picture
+from rig.node import Node, free_ports, let_new_queues_settle, wait_until
+from rig.orders import counts, messages, order_json, put, ready_count
+from rig.programs import own_node, progress, run, versions
+from rig.scripts import ROOT, TESTS, Program, start_consumer, start_producer
 
 WORK, RUNS = 2.0, 3  # seconds an order, and how often; README.md says so, too
 READMES = (ROOT / "README.md", TESTS / "README.md")  # which have the tables
 PICTURES = TESTS / "experiments/pictures"
-ORDERS = [line(f"ORD-{number}") for number in range(1, 11)]
+ORDERS = [order_json(f"ORD-{number}") for number in range(1, 11)]
 
-# Changes of consumer.py.
-CRASHING = "from experiments.variants import working\nscript.process_order = working('{}', '{}')\n"
-NO_LIMIT = "script.BlockingChannel.basic_qos = lambda *_, **__: None\n"
-NO_ACK = "script.BlockingChannel.basic_ack = lambda *_: None\n"
-AUTO_ACK = """
-consume = script.BlockingChannel.consume
-script.BlockingChannel.consume = lambda *a, **k: consume(*a, **k, auto_ack=True)
-"""
-ACK_FIRST = """
-ack, handle = script.BlockingChannel.basic_ack, script.handle
-script.handle = lambda channel, m, body: ack(channel, m.delivery_tag) or handle(channel, m, body)
-"""
-MODES = {  # when a consumer acknowledges
-    "`basic_ack` after the work (`consumer.py`)": "",
-    "automatic (`auto_ack=True`), no prefetch limit": AUTO_ACK + NO_ACK + NO_LIMIT,
-    "`basic_ack` before the work, no prefetch limit": ACK_FIRST + NO_ACK + NO_LIMIT,
-    "`basic_ack` forgotten, no prefetch limit": NO_ACK + NO_LIMIT,
+MODES: dict[str, tuple[Change, ...]] = {  # when a consumer acknowledges
+    "`basic_ack` after the work (`consumer.py`)": (),
+    "automatic (`auto_ack=True`), no prefetch limit": (automatic_ack, no_prefetch_limit),
+    "`basic_ack` before the work, no prefetch limit": (early_ack, no_prefetch_limit),
+    "`basic_ack` forgotten, no prefetch limit": (no_ack, no_prefetch_limit),
 }
 
-variant = partial(Script, "-m", "experiments.variants")  # starts one of variants.py
+
+class Found(NamedTuple):
+    """What an experiment has found: a table, and the panels of a picture by their captions."""
+
+    table: Table
+    panels: dict[str, Lanes]
+
+
+def variant(name: str, *arguments: object) -> Program:
+    """Start one of the programs in variants.py."""
+    return Program("-m", "experiments.variants", name, *arguments)
 
 
 @contextlib.contextmanager
-def worker(at: Any, work: float, crash: float = math.inf, change: str = "") -> Iterator[Script]:
-    """Run a consumer of the broker `at`, or a server at that port; it dies after `crash` orders."""
-    change = CRASHING.format(work, crash) + change
-    server = isinstance(at, int)
-    with variant("server", at, work, crash) if server else consumer(at, change=change) as script:
-        script.wait_for("Waiting for orders")
-        yield script
+def running_consumer(
+    node: Node, work: float, *changes: Change, crash: float = math.inf
+) -> Iterator[Program]:
+    """Run a consumer; it dies after `crash` orders."""
+    working = partial(work_may_crash, seconds=work, crash=crash)
+    with start_consumer(node, working, *changes) as consumer:
+        consumer.wait_for("Waiting for orders")
+        yield consumer
 
 
-def all_processed(workers: list[Script], count: int) -> None:
+@contextlib.contextmanager
+def running_server(port: int, work: float, crash: float = math.inf) -> Iterator[Program]:
+    """Run a worker that is called directly; it dies after `crash` orders."""
+    with variant("server", port, work, crash) as server:
+        server.wait_for("Waiting for orders")
+        yield server
+
+
+def wait_for_processed(workers: list[Program], count: int) -> None:
     """Wait until the workers together have processed so many orders."""
-    wait_until(lambda: sum(len(w.processed) for w in workers) >= count, f"{count} orders done")
+
+    def done() -> bool:
+        return sum(len(worker.processed) for worker in workers) >= count
+
+    wait_until(done, f"{count} orders done")
 
 
-def returned(channel: Any) -> int:
+def returned_count(channel: BlockingChannel) -> int:
     """Return how many orders RabbitMQ has once it knows that the consumers are dead."""
     wait_until(lambda: counts(channel).consumer_count == 0, "RabbitMQ to see the consumers dead")
-    return ready(channel)
+    return ready_count(channel)
 
 
 @contextlib.contextmanager
-def queue(broker: Broker, *bodies: bytes) -> Iterator[Any]:
+def new_queue(node: Node, *bodies: bytes) -> Iterator[BlockingChannel]:
     """Give a channel, and the queue, new, with these orders in it."""
-    with broker.connect() as connection:
+    with node.connect() as connection:
         channel = connection.channel()
         channel.queue_delete("orders")
         put(channel, *bodies)
         yield channel
 
 
-def spans(script: Script, origin: float) -> list[tuple[str, float, float, str]]:
+def spans(program: Program, origin: float) -> list[Span]:
     """Return which orders it was done with, and when, in seconds after the origin."""
-    begins = script.seen(r"(?:Received|Calling) '\w+-0*(\d+)'")
-    ends = script.seen("(Processed|Answered|Failed) ")
-    both = zip(begins, ends, strict=False)
-    return [(number, begin - origin, end - origin, how) for (number, begin), (how, end) in both]
+    begins = program.seen(r"(?:Received|Calling) '\w+-0*(\d+)'")
+    ends = program.seen("(Processed|Answered|Failed) ")
+    return [
+        Span(number, begin - origin, end - origin, how)
+        for (number, begin), (how, end) in zip(begins, ends, strict=False)
+    ]
 
 
-def share(broker: Broker, works: dict[str, float], n: int, change: str = "") -> tuple[float, Lanes]:
-    """Let consumers (name: work) share n orders; return how long it took, and who had which."""
-    with queue(broker) as channel, contextlib.ExitStack() as stack:
-        scripts = [stack.enter_context(worker(broker, w, change=change)) for w in works.values()]
-        wait_until(lambda: counts(channel).consumer_count == len(scripts), "all consume")
-        put(channel, *ORDERS[:n])
-        all_processed(scripts, n)
-    origin = min(moment for script in scripts for _, moment in script.seen("(Received)"))
-    lanes = {name: spans(script, origin) for name, script in zip(works, scripts, strict=True)}
-    return max(end for lane in lanes.values() for _, _, end, _ in lane), lanes
+# 1. How long do five orders take?
 
 
-def consumers(broker: Broker, work: float) -> Found:
+def share(node: Node, works: dict[str, float], count: int, *changes: Change) -> Lanes:
+    """Let consumers (name: seconds of work) share orders; return who had which, and when."""
+    with new_queue(node) as channel, contextlib.ExitStack() as stack:
+        consumers = [
+            stack.enter_context(running_consumer(node, work, *changes)) for work in works.values()
+        ]
+        wait_until(lambda: counts(channel).consumer_count == len(consumers), "all consume")
+        put(channel, *ORDERS[:count])
+        wait_for_processed(consumers, count)
+    origin = min(moment for each in consumers for _, moment in each.seen("(Received)"))
+    return {name: spans(each, origin) for name, each in zip(works, consumers, strict=True)}
+
+
+def end_of(lanes: Lanes) -> float:
+    """Return when the last span ends."""
+    return max(span.end for lane in lanes.values() for span in lane)
+
+
+def consumers(node: Node, work: float) -> Found:
     """Let one and more consumers work off five orders."""
     table: Table = [("consumers", "orders each", "ceil(5/n) × work", "measured")]
     panels = {}
-    for n in (1, 2, 3, 5):
-        took, lanes = share(broker, {f"consumer {k + 1}": work for k in range(n)}, 5)
+    for number in (1, 2, 3, 5):
+        lanes = share(node, {f"consumer {k + 1}": work for k in range(number)}, 5)
+        took = end_of(lanes)
         each = sorted(map(len, lanes.values()), reverse=True)  # who has more is chance
-        table.append((n, str(each)[1:-1], f"{math.ceil(5 / n) * work:g} s", took))
-        panels[f"{n} × consumer.py: {cell([took])}"] = lanes
-    return table, panels
+        expected = f"{math.ceil(5 / number) * work:g} s"
+        table.append((number, ", ".join(map(str, each)), expected, took))
+        panels[f"{number} × consumer.py: {cell([took])}"] = lanes
+    return Found(table, panels)
 
 
-def prefetch(broker: Broker, work: float) -> Found:
+def prefetch(node: Node, work: float) -> Found:
     """Let a slow and a fast consumer share ten orders."""
     table: Table = [("ten orders", "orders of slow, fast", "measured")]
-    for case, change in (("prefetch_count=1", ""), ("no limit", NO_LIMIT)):
-        took, lanes = share(broker, {"slow": work, "fast": work / 10}, 10, change)
-        table.append((case, f"{len(lanes['slow'])}, {len(lanes['fast'])}", took))
-    return table, {}
+    for case, changes in (("prefetch_count=1", ()), ("no limit", (no_prefetch_limit,))):
+        lanes = share(node, {"slow": work, "fast": work / 10}, 10, *changes)
+        table.append((case, f"{len(lanes['slow'])}, {len(lanes['fast'])}", end_of(lanes)))
+    return Found(table, {})
 
 
-def crash(broker: Broker, change: str, work: float, after: float) -> str:
+# 2. Is the delivery reliable, and what does basic_ack do?
+
+
+def crash_of_a_consumer(node: Node, changes: tuple[Change, ...], work: float, after: float) -> str:
     """Let a consumer crash after so many of five orders, and a second one do the rest."""
-    with queue(broker, *ORDERS[:5]) as channel:
-        with worker(broker, work, after, change) as first:
+    with new_queue(node, *ORDERS[:5]) as channel:
+        with running_consumer(node, work, *changes, crash=after) as first:
             first.wait()
-        rest = returned(channel)
-        with worker(broker, work, change=change) as second:
-            all_processed([second], rest)
-        assert returned(channel) == (5 if change == NO_ACK + NO_LIMIT else 0)
+        rest = returned_count(channel)
+        with running_consumer(node, work, *changes) as second:
+            wait_for_processed([second], rest)
+        forgotten = no_ack in changes
+        assert returned_count(channel) == (5 if forgotten else 0)
     done = first.texts("Worked '(.+)'") + second.texts("Worked '(.+)'")
     twice = len(done) - len(set(done))
     return f"{5 - len(set(done))} lost" + (f", {twice} processed twice" if twice else "")
 
 
-def crashes(broker: Broker, work: float) -> Found:
+def crashes(node: Node, work: float) -> Found:
     """Let consumers of each kind crash, and one that forgets its basic_ack go on."""
     table: Table = [("acknowledgement", "killed in mid-work", "killed right after the work")]
-    work /= 4  # only counts matter
-    for mode, change in MODES.items():
-        table.append((mode, *(crash(broker, change, work, after) for after in (2.5, 3))))
-    with queue(broker, *ORDERS[:5]) as channel, worker(broker, work, change=NO_ACK) as script:
-        script.wait_for("Processed")
-        time.sleep(4 * work)  # as long as the other four orders would take
-        words = f"stands still after {len(script.processed)} order, {ready(channel)} wait"
-    return [*table, ("`basic_ack` forgotten in `consumer.py`", words, "")], {}
+    short = work / 4  # only counts matter
+    for mode, changes in MODES.items():
+        results = [crash_of_a_consumer(node, changes, short, after) for after in (2.5, 3)]
+        table.append((mode, *results))
+    with new_queue(node, *ORDERS[:5]) as channel, running_consumer(node, short, no_ack) as consumer:
+        consumer.wait_for("Processed")
+        time.sleep(4 * short)  # as long as the other four orders would take
+        done = len(consumer.processed)
+        words = f"stands still after {done} order, {ready_count(channel)} wait"
+    table.append(("`basic_ack` forgotten in `consumer.py`", words, ""))
+    return Found(table, {})
 
 
-def death_of_rabbitmq(broker: Broker, work: float) -> Found:
+def death_of_rabbitmq(node: Node, work: float) -> Found:
     """Let two senders send to a RabbitMQ that is frozen, then killed: what do they say?"""
-    with queue(broker):
+    with new_queue(node):
         let_new_queues_settle()
-    with Network(broker.port) as network, contextlib.ExitStack() as stack:
+    with Network(node.port) as network, contextlib.ExitStack() as stack:
         network.hold_up_at(PUBLISH)  # the first order of producer.py
-        sender = stack.enter_context(producer(network, change=PATIENT))
-        loop = stack.enter_context(variant("loop", broker.url()))
+        producer = stack.enter_context(start_producer(network, partial(attempts, number=1_000)))
+        loop = stack.enter_context(variant("loop", node.url()))
         loop.wait_for("Connected")
         wait_until(network.held.is_set, "producer.py to publish")
-        assert broker.process and loop.process.stdin
-        os.kill(broker.process.pid, signal.SIGSTOP)
-        os.waitid(os.P_PID, broker.process.pid, os.WSTOPPED)  # until all its threads stand
+        assert node.process
+        os.kill(node.process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, node.process.pid, os.WSTOPPED)  # until all its threads stand
         network.release()
-        loop.process.stdin.close()  # the sign for it to go on
+        loop.close_input()  # the sign for it to go on
         loop.wait_for("Sent", 5)
         time.sleep(0.5)  # producer.py would have said so too by now
-        sent, stored = len(loop.texts("(Sent) ")), len(sender.stored)
-        broker.kill()
-        broker.start()
-        assert sender.wait() == 0, sender
-    with broker.connect() as connection:
-        ours = [b"LOOP" not in body for *_, body in messages(connection.channel())]
-    return [
+        sent, stored = loop.count("Sent "), len(producer.stored)
+        node.kill()
+        node.start()
+        assert producer.wait() == 0, producer
+    with node.connect() as connection:
+        bodies = [body for _, _, body in messages(connection.channel())]
+    from_loop = sum(b"LOOP" in body for body in bodies)
+    from_producer = len(bodies) - from_loop
+    table: Table = [
         ("sender", "says", "while it is frozen", "in the end", "in the queue"),
-        ("loop without confirmation", "Sent", sent, len(loop.texts("(Sent) ")), ours.count(False)),
-        ("`producer.py`", "Stored", stored, len(sender.stored), ours.count(True)),
-    ], {}
+        ("loop without confirmation", "Sent", sent, loop.count("Sent "), from_loop),
+        ("`producer.py`", "Stored", stored, len(producer.stored), from_producer),
+    ]
+    return Found(table, {})
 
 
-def five_calls(broker: Broker, way: str, work: float, outage: float = 0) -> tuple[Any, Lanes]:
-    """Have five orders worked off by a worker that dies in the third if there is an outage."""
-    at: Any = broker if way == "queue" else free_ports(1)[0]
+# 3. What is better about asynchronous calls?
+
+
+def five_calls(
+    node: Node, way: str, work: float, outage: float = 0
+) -> tuple[tuple[Cell, ...], Lanes]:
+    """Have five orders worked off by a worker that dies in the third if there is an outage.
+
+    Returns a row of the table, and who had which order when.
+    """
+    port = free_ports(1)[0]
+
+    def worker(crash: float) -> contextlib.AbstractContextManager[Program]:
+        if way == "queue":
+            return running_consumer(node, work, crash=crash)
+        return running_server(port, work, crash)
+
     with contextlib.ExitStack() as stack:
-        workers = [stack.enter_context(worker(at, work, 2.5 if outage else math.inf))]
-        sender = producer(broker) if way == "queue" else variant("caller", at, way)
-        origin = stack.enter_context(sender).started  # of all times
+        workers = [stack.enter_context(worker(2.5 if outage else math.inf))]
+        if way == "queue":
+            sender = stack.enter_context(start_producer(node))
+        else:
+            sender = stack.enter_context(variant("caller", port, "repeated" in way))
+        origin = sender.started  # of all times
         lane = []
+        name = way
         if outage:
+            name = f"worker down for {outage:g} s: {way}"
             workers[0].wait()
             killed = workers[0].finished - origin
             time.sleep(outage)
-            workers.append(stack.enter_context(worker(at, work)))
+            workers.append(stack.enter_context(worker(math.inf)))
             up = workers[1].moments[0] - origin
             begin = workers[0].seen("(Received)")[2][1] - origin
-            lane = [("3", begin, killed, "cut off"), ("worker down", killed, up, "down")]
-            way = f"worker down for {outage:g} s: {way}"
+            lane = [Span("3", begin, killed, "cut off"), Span("worker down", killed, up, "down")]
         assert sender.wait() == 0, sender
         took = sender.finished - origin
-        all_processed(workers, len(sender.texts("(Stored|Answered) ")))
-    done = [span for script in workers for span in spans(script, origin)]
-    missing = 5 - len({number for number, *_ in done})
-    last = "never" if missing else done[-1][2]
-    sent = [("all five are stored, the caller is free", 0.0, took, "sending")]
-    lanes = {"caller": spans(sender, origin) or sent, "worker": done + lane}
-    return (way, took, last, len(sender.texts("(Failed) ")), missing), lanes
+        wait_for_processed(workers, sender.count("Stored|Answered"))
+    done = [span for each in workers for span in spans(each, origin)]
+    missing = 5 - len({span.text for span in done})
+    last: Cell = "never" if missing else done[-1].end
+    sending = [Span("all five are stored, the caller is free", 0.0, took, "sending")]
+    lanes = {"caller": spans(sender, origin) or sending, "worker": done + lane}
+    return (name, took, last, sender.count("Failed "), missing), lanes
 
 
-def outage(broker: Broker, work: float) -> Found:
+def outage(node: Node, work: float) -> Found:
     """Have five orders worked off by direct calls and over the queue, the worker up and down."""
-    ways = ["direct calls", "direct calls, repeated until answered", "queue"]
-    with queue(broker):
-        up = [five_calls(broker, way, work) for way in ways[::2]]
-        down = [five_calls(broker, way, work, max(2.5 * work, 3)) for way in ways]
-    head = ("five orders, one worker", "caller runs for", "last processed", "failed calls")
-    table = [(*head, "not processed"), *(row for row, _ in up + down)]
-    both = zip(ways, down, strict=True)
-    return table, {f"{way}: {row[-1]} of 5 orders not processed": all_ for way, (row, all_) in both}
+    away = max(2.5 * work, 3)
+    table: Table = [
+        ("five orders, one worker", "caller runs for", "last processed", "failed calls")
+        + ("not processed",)
+    ]
+    panels = {}
+    with new_queue(node):
+        for way in ("direct calls", "queue"):
+            row, _ = five_calls(node, way, work)
+            table.append(row)
+        for way in ("direct calls", "direct calls, repeated until answered", "queue"):
+            row, lanes = five_calls(node, way, work, away)
+            table.append(row)
+            panels[f"{way}: {row[-1]} of 5 orders not processed"] = lanes
+    return Found(table, panels)
 
 
-def callers(broker: Broker, work: float) -> Found:
-    """Let 200 callers send an order each at once, to two workers."""
-    ports, one_at_a_time = free_ports(2), threading.Lock()
-    table: Table = [("200 callers at once", "they wait for", "median wait", "last processed")]
-    with queue(broker) as channel, contextlib.ExitStack() as stack:
-        channel.confirm_delivery()
-
-        def wait_of_caller(n: int) -> float:
-            begin = time.monotonic()
-            if way == "direct calls":
-                call(ports[n % 2], ORDERS[0])
-            else:
-                with one_at_a_time:  # one open connection for all, as in a web application
-                    channel.basic_publish("", "orders", ORDERS[0], mandatory=True)
-            return time.monotonic() - begin
-
-        for way, result in (("direct calls", "the result"), ("queue", "the confirmation")):
-            places = [broker, broker] if way == "queue" else ports
-            scripts = [stack.enter_context(worker(at, work / 20)) for at in places]
-            begin = time.time()
-            with ThreadPoolExecutor(200) as pool:
-                wait = statistics.median(pool.map(wait_of_caller, range(200)))
-            all_processed(scripts, 200)
-            last = max(at for script in scripts for _, at in script.seen("(Processed)"))
-            table.append((way, result, wait, last - begin))
-    return table, {}
-
-
-EXPERIMENTS = [consumers, prefetch, crashes, death_of_rabbitmq, outage, callers]
+EXPERIMENTS = [consumers, prefetch, crashes, death_of_rabbitmq, outage]
 
 
 def main() -> None:
     """Measure, then put the tables where their heads stand, and draw the pictures."""
     found: dict[str, list[Found]] = {}
-    with own_broker("experiments") as broker:
-        measured_with = f"Measured with {versions(broker)}."
+    with own_node("experiments") as node:
+        measured_with = f"Measured with {versions(node)}."
         for number in range(RUNS):
             for experiment in EXPERIMENTS:
                 progress(f"run {number + 1}: {experiment.__name__}")
-                found.setdefault(experiment.__name__, []).append(experiment(broker, WORK))
-    tables = [markdown([table for table, _ in runs]) for runs in found.values()]
+                found.setdefault(experiment.__name__, []).append(experiment(node, WORK))
     for path in READMES:
         text = re.sub("(?m)^Measured with .*$", measured_with, path.read_text())
-        path.write_text(reduce(renewed, tables, text))
+        for runs in found.values():
+            text = renewed(text, markdown([each.table for each in runs]))
+        path.write_text(text)
     for picture in PICTURES.glob("*.svg"):
-        draw(picture, found[picture.stem][0][1])  # of the first run
+        draw(picture, found[picture.stem][0].panels)  # of the first run
 
 
 if __name__ == "__main__":

@@ -3,28 +3,39 @@
 import re
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-Table = list[tuple[Any, ...]]  # what a run has found: the head, then the rows
+Cell = str | int | float  # a float is seconds
+Table = list[tuple[Cell, ...]]  # what a run has found: the head, then the rows
 
-# What somebody had: an order's number, or words; begin and end in seconds; how it ended.
-Span = tuple[str, float, float, str]
+
+class Span(NamedTuple):
+    """What somebody had when."""
+
+    text: str  # an order's number, or words
+    begin: float  # seconds
+    end: float
+    how: str  # it ended: one of COLOURS
+
+
 Lanes = dict[str, list[Span]]  # who, and what they had
 COLOURS = {"Processed": "#b3de69", "Answered": "#b3de69", "Failed": "#fb8072"}
 COLOURS |= {"cut off": "#fb8072", "down": "#e0e0e0", "sending": "#80b1d3"}
 
 
-def cell(values: list[Any]) -> str:
-    """Return the runs' values: the median and the range of numbers. Floats are seconds."""
-    if any(isinstance(value, str) for value in values):
+def cell(values: list[Cell]) -> str:
+    """Return the runs' values: the median and the range of seconds, or what they were."""
+    seconds = [value for value in values if isinstance(value, float)]
+    if len(seconds) < len(values):
         return " or ".join(dict.fromkeys(map(str, values)))
-    scale, places, unit = 1, 0, ""
-    if isinstance(values[0], float):
-        in_ms = statistics.median(values) < 0.1
-        scale, places, unit = (1000, 1, " ms") if in_ms else (1, 2, " s")
-    figures = (min(values), statistics.median(values), max(values))
+    scale, places, unit = (1, 2, "s")
+    if statistics.median(seconds) < 0.1:
+        scale, places, unit = (1000, 1, "ms")
+    figures = (min(seconds), statistics.median(seconds), max(seconds))
     low, middle, high = (f"{scale * figure:.{places}f}" for figure in figures)
-    return (middle if low == high else f"{middle} ({low}–{high})") + unit
+    if low == high:
+        return f"{middle} {unit}"
+    return f"{middle} ({low}–{high}) {unit}"
 
 
 def markdown(runs: list[Table]) -> str:
@@ -45,11 +56,12 @@ def renewed(text: str, table: str) -> str:
 def together(lane: list[Span], short: float) -> list[Span]:
     """Return the spans in turn; calls that failed right after another one become one with it."""
     found: list[Span] = []
-    for text, begin, end, how in sorted(lane, key=lambda span: span[1]):
-        if how == "Failed" and end - begin < short and found and begin - found[-1][2] < short:
+    for span in sorted(lane, key=lambda span: span.begin):
+        quick = span.how == "Failed" and span.end - span.begin < short
+        if quick and found and span.begin - found[-1].end < short:
             before = found.pop()
-            text, begin = f"{before[0]}, {text}", before[1]
-        found.append((text, begin, end, how))
+            span = Span(f"{before.text}, {span.text}", before.begin, span.end, span.how)
+        found.append(span)
     return found
 
 
@@ -58,7 +70,7 @@ def draw(path: Path, panels: dict[str, Lanes]) -> None:
     import matplotlib  # only here, as it takes a second
     from matplotlib.figure import Figure
 
-    last = max(span[2] for lanes in panels.values() for lane in lanes.values() for span in lane)
+    last = max(span.end for lanes in panels.values() for lane in lanes.values() for span in lane)
     heights = [len(lanes) for lanes in panels.values()]
     size = (9, 0.3 * sum(heights) + 0.5 * len(panels) + 0.4)  # inches
     figure = Figure(size, layout="constrained", facecolor="white")  # on dark pages, too
