@@ -1,169 +1,194 @@
 """What both scripts have to do with a broker, a user and each other."""
 
-import json
 import re
 import socket
 import sys
-from pathlib import Path
+import unicodedata
+from collections.abc import Callable
+from functools import partial
 from subprocess import DEVNULL
-from typing import Any
 
+import pika
 import pytest
-import trustme
+from pika.adapters.blocking_connection import BlockingChannel as Channel
 
-from rig.broker import Broker, free_ports, running, wait_until
+from rig.changes import connection_settings, orders_are, show_connection, work_is_nothing
 from rig.network import Network
-from rig.orders import QUEUES, line, put, ready
-from rig.scripts import CONSUMER, PATIENT, PRODUCER, Script, consumer, producer, start
+from rig.node import Node, wait_until
+from rig.orders import ALL, QUEUES, RIGHTS, order_json, put, ready_count
+from rig.scripts import ROOT, Program, nowhere, start_consumer, start_producer
 
-EACH = pytest.mark.parametrize("script", [producer, consumer])
-
-
-def let_it_do_its_work(script: Any, process: Script) -> None:
-    """Let a script publish the five samples, or process them; it has to end well."""
-    if script is consumer:
-        process.wait_for("Processed 'ORD-005'")
-        process.signal()
-    assert process.wait() == 0, process
+Start = Callable[..., Program]
+each = pytest.mark.parametrize("start", [start_producer, start_consumer])
 
 
-def test_what_both_must_agree_on_is_the_same_word_for_word() -> None:
-    ours, theirs = (
-        re.search(r"^# From here to.*?\n    return order\n", path.read_text(), re.S | re.M)
-        for path in (PRODUCER, CONSUMER)
+# What they have in common
+
+
+def test_both_declare_the_queue_in_the_same_words() -> None:
+    first, second = (
+        re.search(r"^RABBITMQ = .*?^\}\n", (ROOT / script).read_text(), re.S | re.M)
+        for script in ("producer.py", "consumer.py")
     )
-    assert ours and theirs and ours[0] == theirs[0]
-    names = {"RABBITMQ", "QUEUE", "DEAD_LETTER_QUEUE", "QUEUE_ARGUMENTS", "parse_order"}
-    assert set(re.findall(r"^(?:def )?(\w+)", ours[0], re.M)) == names
+    assert first and second
+    assert first[0] == second[0]
+    assert re.findall(r"^\w+", first[0], re.M) == ["RABBITMQ", "QUEUE", "QUEUE_ARGUMENTS"]
 
 
-@pytest.mark.parametrize("path", [PRODUCER, CONSUMER], ids=lambda path: path.stem)
-def test_script_is_small_and_stands_alone(path: Path) -> None:
-    text = path.read_text()
-    assert len(text.splitlines()) <= 145 and len(text.split()) <= 740
-    imported = re.findall(r"^\s*(?:import|from) (\w+)", text, re.M)
+@pytest.mark.parametrize("script", ["producer.py", "consumer.py"])
+def test_script_needs_pika_alone(script: str) -> None:
+    imported = re.findall(r"^\s*(?:import|from) (\w+)", (ROOT / script).read_text(), re.M)
     assert set(imported) - set(sys.stdlib_module_names) == {"pika"}
 
 
-# The queues, and the connection
-
-
-def test_queues_are_declared_as_documented_by_a_user_with_the_documented_rights(
-    broker: Broker,
+@each
+@pytest.mark.parametrize("rights", [ALL, RIGHTS], ids=["guest", "documented rights"])
+def test_queues_are_declared_as_documented(
+    start: Start, rights: dict[str, str], node: Node, channel: Channel
 ) -> None:
-    for script in (producer, consumer):
-        with script(broker.url("documented:s3cret")) as process:
-            let_it_do_its_work(script, process)
-    rows = broker.rabbitctl_output(
-        "list_queues", "--formatter", "json", "name", "durable", "arguments"
-    )
-    found = {row["name"]: row for row in json.loads(rows)}
-    assert {name: row["durable"] for name, row in found.items()} == dict.fromkeys(QUEUES, True)
-    for name, row in found.items():
-        assert {key: value for key, _, value in row["arguments"]} == QUEUES[name]
+    """By a user with all rights, and by one with those that README asks for."""
+    user = "documented:s3cret" if rights is RIGHTS else "guest:guest"
+    with start(node.url(user)) as process:
+        process.wait_for("Stored 'ORD-005'|Waiting for orders")
+    declared = ["orders"] if start is start_producer else ["orders", "orders.dead"]
+    for queue in declared:  # RabbitMQ refuses to declare it again with other arguments
+        channel.queue_declare(queue, durable=True, arguments=QUEUES[queue])
+    channel.queue_delete("orders")
 
 
-SHOW = """
-def show(r):
-    user = r.credentials
-    print(r.host, r.port, r.virtual_host, user.username, user.password, bool(r.ssl_options))
-    print(r.heartbeat, r.blocked_connection_timeout, flush=True)
-    raise SystemExit
-script.pika.BlockingConnection = show
-"""
+# The command line
 
 
-@pytest.mark.parametrize("path", [PRODUCER, CONSUMER], ids=lambda path: path.stem)
-@pytest.mark.parametrize(
-    "url, where",
-    [
-        (None, "localhost 5672 / guest guest False"),
-        ("amqps://me:p%40s@host:1/v?heartbeat=7", "host 1 v me p@s True"),
-    ],
-)
-def test_connection_is_opened_as_amqp_url_says(path: Path, url: str | None, where: str) -> None:
-    """By default with what docker-compose.yml starts, and without any other limit in time."""
-    options = {"AMQP_URL": url} if url else {}
-    with start(path, None, change=SHOW, **options) as process:
-        process.wait()
-    assert process.lines[-2:] == [where, f"{7 if url else None} None"]
+@each
+def test_help_shows_what_the_script_does_and_ends(start: Start) -> None:
+    script = "producer" if start is start_producer else "consumer"
+    with Program(ROOT / f"{script}.py", "--help", AMQP_URL=nowhere()) as program:
+        assert program.wait() == 0
+    text = " ".join(program.out.split())
+    assert f"python3 {script}.py" in text and "AMQP_URL" in text
+    assert "ERROR" not in text, "it has not connected"
 
 
-@EACH
-def test_all_it_says_goes_to_standard_error(script: Any, broker: Broker, channel: Any) -> None:
-    put(channel, line("A"), b"no order")
-    with script(broker, stderr=DEVNULL) as process:
-        if script is consumer:
-            wait_until(lambda: ready(channel, "orders.dead") == 1, "both are done")
+@each
+def test_other_arguments_are_an_error(start: Start) -> None:
+    script = "producer" if start is start_producer else "consumer"
+    with Program(ROOT / f"{script}.py", "orders.jsonl", AMQP_URL=nowhere()) as program:
+        assert program.wait() == 2
+    assert "unrecognized arguments: orders.jsonl" in program.lines[-1]
+    assert "ERROR" not in program.out, "it has not connected"
+
+
+# What they say
+
+
+@each
+def test_all_it_says_goes_to_standard_error(start: Start, node: Node, channel: Channel) -> None:
+    put(channel, b"no order")
+    with start(node, stderr=DEVNULL) as process:
+        if start is start_consumer:
+            wait_until(lambda: ready_count(channel, "orders.dead") == 1, "it is rejected")
             process.signal()
         assert process.wait() == 0
     assert process.lines == []
 
 
+CRAFTED = ["\x1b[2J", "\x9b31m", "A\x85\u2028\u2029Z", "\u202eDEGROF\u202c", "A\x00\x08"]
+CRAFTED += [f"A{end}2026-11-25 20:30:15,297 INFO Processed FORGED" for end in "\n\r"]
+
+
+def test_crafted_order_cannot_forge_a_log_line_nor_steer_the_terminal(
+    node: Node, channel: Channel
+) -> None:
+    orders_by_id = partial(orders_are, order_ids=CRAFTED)
+    orders_by_customer = [order_json("A", customer=text) for text in CRAFTED]
+    invalid = [order_json("A", amount=text) for text in CRAFTED]
+    invalid += [text.encode() for text in CRAFTED]
+    put(channel, *orders_by_customer, *invalid)
+    with start_producer(node, orders_by_id) as producer:
+        assert producer.wait() == 0, producer
+    put(channel, order_json("LAST"))
+    with start_consumer(node, work_is_nothing) as consumer:
+        consumer.wait_for("Processed 'LAST'")
+        consumer.stop()
+    assert len(producer.lines) == len(CRAFTED) + 1
+    assert consumer.count("INFO Received") == 2 * len(CRAFTED) + 1
+    assert consumer.count("ERROR Rejected") == len(invalid)
+    for line in producer.lines + consumer.lines:
+        assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ [A-Z]", line), ascii(line)
+        assert not [sign for sign in line if unicodedata.category(sign)[0] in "CZ" and sign != " "]
+        assert line[24:] != "INFO Processed FORGED"
+
+
+# The connection
+
+
+@each
+@pytest.mark.parametrize("url", ["amqp://localhost", "amqps://me:p%40s@host:1/v?heartbeat=7"])
+def test_connection_is_opened_as_amqp_url_says(start: Start, url: str) -> None:
+    """With pika's own limits in time, and with pika's own check of certificates."""
+    with start(url, show_connection) as process:
+        assert process.wait() == 3
+    expected = connection_settings(pika.URLParameters(url))
+    shown = dict(line.split(": ", 1) for line in process.lines if " INFO " not in line)
+    assert shown == expected
+
+
+@each
+def test_connection_is_by_default_to_what_docker_compose_starts(start: Start) -> None:
+    with start(None, show_connection) as process:
+        process.wait()
+    assert {"host: 'localhost'", "port: 5672", "virtual_host: '/'"} < set(process.lines)
+    assert "credentials: guest guest" in process.lines
+
+
 # Whatever goes wrong, they say it in one line and try again a second later
 
 
-@EACH
-def test_attempts_are_a_second_apart(script: Any) -> None:
-    with Network() as network, script(network) as process:
-        process.wait_for("Error", times=8)
-    moments = [moment for _, moment in process.seen("(Error)")]
+@each
+def test_attempts_are_a_second_apart(start: Start) -> None:
+    with Network() as network, start(network) as process:
+        process.wait_for("ERROR", times=8)
+    moments = [moment for _, moment in process.seen("(ERROR)")]
     assert 7 <= moments[7] - moments[0] < 7 * 1.5
-    assert len(network.connected) <= len(moments) + 1, "one each, and one as it is killed"
-    assert len(process.lines) - len(moments) == (1 if script is producer else 0)
+    assert network.connections <= len(moments) + 1, "one each, and one as it is killed"
+    others = len(process.lines) - len(moments)
+    assert others == (1 if start is start_producer else 0), "a line each"
 
 
-@pytest.mark.parametrize(
-    "url, error",
-    [
-        ("amqp://nobody.invalid", "gaierror"),
-        ("amqp://127.0.0.1:{port}/?stack_timeout=1", "StackTimeout"),
-    ],
-)
-@EACH
-def test_error_that_is_none_of_amqp_is_no_end(script: Any, url: str, error: str) -> None:
-    """The host is unknown, or RabbitMQ is frozen: it lets us connect and stays silent."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        with script(url.format(port=silent.getsockname()[1])) as process:
-            process.wait_for(error, times=2)
+@each
+def test_unknown_host_is_no_end(start: Start) -> None:
+    """An error that is none of AMQP's."""
+    with start("amqp://nobody.invalid") as process:
+        process.wait_for("ERROR gaierror", times=2)
     assert "Traceback" not in process.out
 
 
-def test_whoever_mends_the_cause_need_not_start_them_again(tmp_path: Path) -> None:
-    """RabbitMQ is not up yet, then knows no such user, then has the queue with other arguments.
+@each
+def test_silent_broker_is_no_end(start: Start) -> None:
+    """As a frozen RabbitMQ is: it lets us connect, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with start(f"amqp://127.0.0.1:{port}/?stack_timeout=1") as process:
+            process.wait_for("ERROR .*StackTimeout", times=2)
+    assert "Traceback" not in process.out
 
-    They connect by TLS, with a password that has an "@".
-    """
-    authority, (port,) = trustme.CA(), free_ports(1)
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "pem")
-    tls = f"listeners.ssl.1 = 127.0.0.1:{port}\nssl_options.cacertfile = {tmp_path}/ca.pem\n"
-    tls += f"ssl_options.certfile = {tmp_path}/pem\nssl_options.keyfile = {tmp_path}/pem\n"
-    broker = Broker(tmp_path / "node", tls)
-    where: dict = {
-        "where": f"amqps://late:p%40s@localhost:{port}",
-        "SSL_CERT_FILE": tmp_path / "ca.pem",
-    }
-    # Patient, as this node may boot slowly; the consumer is so by itself.
-    with producer(**where, change=PATIENT) as sender, consumer(**where) as worker:
-        scripts = (sender, worker)
 
-        def both_say(error: str) -> None:
-            for script in scripts:
-                script.wait_for(error)
+@each
+def test_wrong_password_is_told_and_not_shown(start: Start, node: Node) -> None:
+    with start(node.url("guest:wr%40ng")) as process:
+        process.wait_for("ERROR .*ACCESS_REFUSED", times=2)
+    assert "wr@ng" not in process.out and "wr%40ng" not in process.out
+    assert "Traceback" not in process.out
 
-        both_say("ConnectionRefusedError")
-        with running(broker), broker.connect() as connection:
-            channel = connection.channel()
-            channel.queue_declare("orders", durable=True)
-            both_say("ACCESS_REFUSED")
-            broker.rabbitctl_output("add_user", "late", "p@s")
-            broker.rabbitctl_output("set_permissions", "late", ".*", ".*", ".*")
-            both_say("PRECONDITION_FAILED")
-            channel.queue_delete("orders")
-            let_it_do_its_work(producer, sender)
-            let_it_do_its_work(consumer, worker)
-    assert len(worker.seen("(Waiting for orders)")) == 1, "said when it does"
-    for script in scripts:
-        assert "p@s" not in script.out and "p%40s" not in script.out
-        assert all(re.match(r"\d{4}-\d\d-\d\d ", text) for text in script.lines), "one line each"
+
+@each
+def test_other_queue_is_told_until_it_is_deleted(
+    start: Start, node: Node, channel: Channel
+) -> None:
+    """As a classic queue of that name, from another exercise, would be."""
+    channel.queue_declare("orders", durable=True)
+    with start(node) as process:
+        process.wait_for("ERROR .*PRECONDITION_FAILED", times=2)
+        assert "Traceback" not in process.out
+        channel.queue_delete("orders")
+        process.wait_for("Stored 'ORD-005'|Waiting for orders")

@@ -1,90 +1,115 @@
 """The network breaks or falls silent, and heartbeats: no order is lost, few come twice."""
 
+import time
 from collections import Counter
-from typing import Any
+from functools import partial
 
-from rig.broker import Broker, wait_until
-from rig.network import CONNECTION_CLOSE, PUBLISH, Network
-from rig.orders import drain, line, names, put, ready
-from rig.scripts import IMPATIENT, consumer, producer, telling_consumer
+from pika.adapters.blocking_connection import BlockingChannel as Channel
+
+from rig.changes import orders_are, work_fails, work_takes, work_waits
+from rig.network import PUBLISH, Network
+from rig.node import Node, wait_until
+from rig.orders import drain, ids, put_orders, ready_count
+from rig.scripts import start_consumer, start_producer
 
 
 def test_connection_that_often_breaks_leaves_at_most_a_copy_each(
-    broker: Broker, channel: Any
+    node: Node, channel: Channel
 ) -> None:
-    """Each ends after 10 KB, a part of the orders: so no failure follows another at one order."""
-    orders = names("A", 300)
-    with Network(broker.port) as network:
-        network.cut_after = 10_000
-        with producer(network, lines=map(line, orders), change=IMPATIENT) as script:
-            assert script.wait() == 0, script
-        connections = len(network.connected)
-    assert connections > 4 and len(script.lines) == 1 + 300 + connections - 1
-    assert script.texts(r"\(line (\d+)\)$") == [str(number) for number in range(1, 301)]
+    orders = ids("A", 300)
+    with Network(node.port) as network:
+        network.cut_after = 10_000  # bytes: a part of the orders
+        with start_producer(network, partial(orders_are, order_ids=orders)) as producer:
+            assert producer.wait() == 0, producer
+    assert network.connections > 4
+    assert producer.count("ERROR") == network.connections - 1
+    assert producer.stored == orders
     copies = drain(channel, "orders")
     assert set(copies) == set(orders)
-    assert 300 <= sum(copies.values()) < 300 + connections
+    assert sum(copies.values()) < 300 + network.connections
 
 
-def test_cut_when_all_is_stored_is_no_failure(broker: Broker) -> None:
-    with Network(broker.port) as network:
-        network.cut_at = CONNECTION_CLOSE
-        with producer(network) as script:
-            assert script.wait() == 0, script
+def test_connection_lost_during_the_work_waits_for_its_end(node: Node, channel: Channel) -> None:
+    """Only then does the consumer connect again: no work begins beside another."""
+    put_orders(channel, "A", "B")
+    with Network(node.port) as network, start_consumer(network, work_waits) as consumer:
+        consumer.wait_for("begin A")
+        network.cut()
+        consumer.wait_for("ERROR")
+        wait_until(lambda: ready_count(channel) == 2, "A is back in the queue")
+        time.sleep(3)  # in which to be wrong
+        assert network.connections == 1
+        consumer.close_input()
+        consumer.wait_for("Processed 'B'")
+        consumer.stop()
+    assert consumer.texts("^((?:begin|end) .)$") == ["begin A", "end A"] * 2 + ["begin B", "end B"]
+    assert consumer.count(r"Received 'A' \(redelivered\)") == 1
+    assert consumer.processed == ["A", "B"]
 
 
-def test_lost_connection_waits_for_the_work_before_the_next_begins(
-    broker: Broker, channel: Any
+def test_connection_lost_while_it_stops_gives_the_order_back(node: Node, channel: Channel) -> None:
+    put_orders(channel, "A")
+    with Network(node.port) as network, start_consumer(network, work_waits) as consumer:
+        consumer.wait_for("begin A")
+        consumer.signal()
+        network.cut()
+        consumer.wait_for("ERROR")
+        consumer.close_input()
+        assert consumer.wait() == 0, consumer
+    assert consumer.worked == ["A"]
+    assert consumer.processed == []
+    wait_until(lambda: ready_count(channel) == 1, "the order is back")
+
+
+def test_failure_of_work_is_logged_though_the_connection_is_lost(
+    node: Node, channel: Channel
 ) -> None:
-    put(channel, line("A"), line("B"))
-    with Network(broker.port) as network, telling_consumer(network, 5) as script:
-        script.wait_for("begin A")
+    put_orders(channel, "FAILS")
+    failing = partial(work_fails, times=1, gate=True)
+    with Network(node.port) as network, start_consumer(network, failing) as consumer:
+        consumer.wait_for("begin FAILS")
         network.cut()
-        script.wait_for("Processed 'B'")
-        script.stop()
-    assert script.texts("^((?:begin|end) .)$") == ["begin A", "end A"] * 2 + ["begin B", "end B"]
-    assert script.out.index("end A") < script.out.index("Received 'A' (redelivered)")
-    assert script.processed == ["A", "B"]
+        consumer.wait_for("ERROR .*(Stream|Connection)")
+        consumer.close_input()
+        consumer.wait_for("RuntimeError: the card was declined")
+        assert consumer.count("Received") == 1, "said before the next attempt"
+        consumer.wait_for("Processed 'FAILS'")
 
 
-def test_connection_lost_while_it_stops_gives_the_order_back(broker: Broker, channel: Any) -> None:
-    put(channel, line("A"))
-    with Network(broker.port) as network, telling_consumer(network, 5) as script:
-        script.wait_for("begin A")
-        script.signal()
-        network.cut()
-        assert script.wait() == 0
-    assert script.out.index("end A") < script.out.index("Stopped")
-    assert script.processed == []
-    wait_until(lambda: ready(channel) == 1, "the order is back")
+def test_long_work_is_done_once(node: Node, channel: Channel) -> None:
+    """RabbitMQ closes a connection that is silent for two heartbeats, here 6 s.
+
+    B works on after the signal, so that it is also seen while the consumer stops.
+    """
+    put_orders(channel, "A", "B")
+    url = node.url(query="?heartbeat=3")
+    with start_consumer(url, partial(work_takes, seconds=10)) as consumer:
+        consumer.wait_for("Received 'B'")
+        consumer.stop()
+    assert consumer.processed == ["A", "B"]
+    assert consumer.count("ERROR") == 0
+    assert not drain(channel)
 
 
-def test_work_that_blocks_is_done_once(broker: Broker, channel: Any) -> None:
-    """RabbitMQ closes a connection that is silent for two heartbeats, here 6 s; B is stopped."""
-    put(channel, line("A"), line("B"))
-    with consumer(broker.url(query="?heartbeat=3"), 10) as script:
-        script.wait_for("Received 'B'")
-        script.stop()
-    assert script.processed == ["A", "B"] and not drain(channel)
-    assert len(script.lines) == 6, "no connection was lost"
-
-
-def test_network_gone_silent_is_found_out_by_the_heartbeat(broker: Broker, channel: Any) -> None:
-    orders = names("B", 50)
-    with Network(broker.port) as network:
+def test_silent_network_is_found_out_by_the_heartbeat(node: Node, channel: Channel) -> None:
+    orders = ids("B", 50)
+    with Network(node.port) as network:
         url = network.url("?heartbeat=2")
-        with consumer(url, 5) as worker:
-            worker.wait_for("Waiting for orders")
+        with start_consumer(url, work_waits) as consumer:
+            consumer.wait_for("Waiting for orders")
             network.hold_up_at(PUBLISH)
-            with producer(url, lines=map(line, orders)) as sender:
+            with start_producer(url, partial(orders_are, order_ids=orders)) as producer:
                 assert network.held.wait(60)
-                put(channel, line("A"))
-                worker.wait_for("Received 'A':")
+                put_orders(channel, "A")
+                consumer.wait_for("begin A")
                 network.fall_silent()
-                assert sender.wait() == 0, sender
-                worker.wait_for(r"Received 'A' \(redelivered\)")
-                worker.stop()
-    for script in (sender, worker):
-        assert len(script.seen("(heartbeat)")) == 1, script
-    count = drain(channel) + Counter(worker.processed)
-    assert set(count) == {"A", *orders} and sum(count.values()) <= 52
+                assert producer.wait() == 0, producer
+                consumer.wait_for("heartbeat")
+                consumer.close_input()
+                consumer.wait_for(r"Received 'A' \(redelivered\)")
+                consumer.stop()
+    for process in (producer, consumer):
+        assert process.count("ERROR .*heartbeat") == 1, process
+    count = drain(channel) + Counter(consumer.processed)
+    assert set(count) == {"A", *orders}
+    assert sum(count.values()) <= 52, "one order in doubt of each script"

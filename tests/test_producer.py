@@ -1,19 +1,17 @@
 """producer.py as a process, as a user runs it, against a real broker."""
 
-import random
-import re
-import time
-from pathlib import Path
+from functools import partial
 from signal import SIGINT, SIGTERM
-from typing import Any
 
 import pika
 import pytest
+from pika.adapters.blocking_connection import BlockingChannel as Channel
 
-from rig.broker import Broker
-from rig.network import Network
-from rig.orders import drain, line, messages, names, ready
-from rig.scripts import IMPATIENT, PATIENT, WITHOUT_PAUSE, nowhere, producer, telling_consumer
+from rig.changes import attempts, no_pause, orders_are, work_takes
+from rig.network import CONNECTION_CLOSE, Network
+from rig.node import Node
+from rig.orders import drain, ids, messages, ready_count
+from rig.scripts import Program, nowhere, start_consumer, start_producer
 
 SAMPLES = """\
 {"order_id": "ORD-001", "customer": "Иван Иванов", "amount": 5000, "status": "pending"}
@@ -24,131 +22,123 @@ SAMPLES = """\
 """
 
 
-def test_stores_five_persistent_orders(broker: Broker, channel: Any) -> None:
-    with producer(broker) as script:
-        assert script.wait() == 0
-    where = f"Publishing 5 orders to 127.0.0.1:{broker.port}"
-    said = [f"Stored 'ORD-00{n}' (line {n})" for n in range(1, 6)]
-    assert [text[24:] for text in script.lines] == [where, *said]
-    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ", text) for text in script.lines)
-    bodies = []
-    for method, properties, body in messages(channel):
-        assert (method.exchange, method.routing_key) == ("", "orders")
-        given = {key: value for key, value in vars(properties).items() if value}
-        given.pop("headers", None)  # RabbitMQ 3.10 counts deliveries there
-        assert given == {"delivery_mode": 2, "content_type": "application/json"}
-        bodies.append(body.decode())
-    assert bodies == SAMPLES.splitlines()
+def test_stores_the_five_sample_orders_and_says_so(node: Node, channel: Channel) -> None:
+    with start_producer(node) as producer:
+        assert producer.wait() == 0
+    assert [body.decode() for _, _, body in messages(channel)] == SAMPLES.splitlines()
+    said = [f"Publishing 5 orders to 127.0.0.1:{node.port}"]
+    said += [f"Stored 'ORD-00{number}'" for number in range(1, 6)]
+    assert [line[24:] for line in producer.lines] == [f"INFO {text}" for text in said]
 
 
-def test_publishes_a_file_as_it_stands(broker: Broker, channel: Any, tmp_path: Path) -> None:
-    lines = [b'{"amount":10.10,"status":"x","customer":"\\u0418 \xd0\x96","order_id":"A"}']
-    lines.append(line("B", items=[1.0, None]).replace(b", ", b",\r"))  # tail counts \n alone
-    lines.append(lines[0])
-    (tmp_path / "orders").write_bytes(b"\r\n".join(lines))
-    with producer(broker, tmp_path / "orders") as script:
-        assert script.wait() == 0, script
-    assert [body for _, _, body in messages(channel)] == lines
+def test_orders_are_persistent_json_messages(node: Node, channel: Channel) -> None:
+    """And nothing else is set that would change what RabbitMQ does with them, such as a TTL."""
+    with start_producer(node) as producer:
+        producer.wait()
+    for _, properties, _ in messages(channel):
+        assert properties.delivery_mode == 2
+        assert properties.content_type == "application/json"
+        assert (properties.expiration, properties.priority, properties.type) == (None, None, None)
 
 
-A, B = line("A"), line("B")
+def test_other_alphabets_are_readable_in_the_log(node: Node) -> None:
+    with start_producer(node, partial(orders_are, order_ids=["ЗАКАЗ-Ж"])) as producer:
+        producer.wait_for("Stored 'ЗАКАЗ-Ж'")
 
 
-@pytest.mark.parametrize(
-    "text, why",
-    [
-        (A + b"\n" + line("B", amount=True), ", line 2: amount must be"),
-        (A + b"\n\n" + B, ", line 2: Expecting value"),
-        (b"[" * 200_000, ", line 1: "),
-        (A.replace(b"1249.5", b"1e99999999999999999999"), ", line 1: "),
-        (None, "No such file or directory"),
-    ],
-    ids=["no amount", "a blank line", "brackets", "an endless number", "no file"],
-)
-def test_bad_file_is_named_and_nothing_is_sent(tmp_path: Path, text: Any, why: str) -> None:
-    path = tmp_path / "orders.jsonl"
-    if text is not None:
-        path.write_bytes(text)
-    with producer(nowhere(), path) as script:
-        assert script.wait() == 1
-    (said,) = script.lines
-    assert said.startswith("Nothing was sent. ") and str(path) in said and why in said
-
-
-@pytest.mark.parametrize("arguments, status", [([""], 1), (["."], 1), (["a", "b"], 2)])
-def test_other_arguments_are_no_wish_for_the_samples(arguments: list[str], status: int) -> None:
-    with producer(nowhere(), *arguments) as script:
-        assert script.wait() == status
-    assert "Publishing" not in script.out and "Traceback" not in script.out
-
-
-# "Stored" is said of what is confirmed, and of nothing else
+# "Stored" is said of orders that RabbitMQ has confirmed, and of no others
 
 
 @pytest.fixture
-def short_queue(node: Broker) -> str:
+def short_queue(shared_node: Node) -> str:
     """The URL of a vhost in which an operator's policy limits the queue to 200 messages."""
-    url = node.url(vhost="short")
+    url = shared_node.url(vhost="short")
     with pika.BlockingConnection(pika.URLParameters(url)) as connection:
         connection.channel().queue_delete("orders")
     return url
 
 
-def test_refused_orders_are_not_called_stored_until_there_is_room(short_queue: str) -> None:
-    orders = names("A", 300)
-    with producer(short_queue, lines=map(line, orders), change=IMPATIENT) as script:
-        script.wait_for("NackError", times=2)
-        assert len(script.process.net_connections()) <= 1, "others are open"
-        assert script.wait() == 1, script
-    stored = script.stored
+def test_refused_orders_are_not_called_stored(short_queue: str) -> None:
+    orders = ids("A", 300)
+    changes = (partial(orders_are, order_ids=orders), partial(attempts, number=3))
+    with start_producer(short_queue, *changes) as producer:
+        assert producer.wait() == 1
     with pika.BlockingConnection(pika.URLParameters(short_queue)) as connection:
-        assert 200 <= len(stored) == ready(connection.channel()) < 300
-    assert len(script.seen("(NackError)")) == 3
-    assert script.lines[-1] == f"Giving up at line {len(stored) + 1}"
-    with producer(short_queue, lines=map(line, orders[len(stored) :])) as script:
-        script.wait_for("NackError")
-        with telling_consumer(short_queue) as worker:
-            assert script.wait() == 0, script
-            worker.wait_for("Processed 'A-00300'")
-    assert worker.texts("end (.*)") == [*stored, *script.stored] == orders
+        stored = ready_count(connection.channel())
+    assert 200 <= stored < 300
+    assert producer.stored == orders[:stored]
+    assert producer.count("NackError") == 3
 
 
-def test_orders_for_a_deleted_queue_are_published_again(broker: Broker, channel: Any) -> None:
-    orders = names("A", 60)
-    with Network(broker.port) as network:
+def test_refused_orders_are_published_once_there_is_room(short_queue: str) -> None:
+    orders = ids("A", 300)
+    with start_producer(short_queue, partial(orders_are, order_ids=orders)) as producer:
+        producer.wait_for("NackError", times=2)
+        assert len(producer.process.net_connections()) <= 1, "each failed attempt has hung up"
+        with start_consumer(short_queue, work_takes) as consumer:
+            assert producer.wait() == 0, producer
+            consumer.wait_for("Processed 'A-00300'")
+    assert consumer.processed == producer.stored == orders
+
+
+def test_orders_for_a_deleted_queue_are_published_again(node: Node, channel: Channel) -> None:
+    orders = ids("A", 60)
+    with Network(node.port) as network:
         network.pause = 0.05  # or it is done too early
-        with producer(network, lines=map(line, orders)) as script:
-            script.wait_for("Stored", times=3)
+        with start_producer(network, partial(orders_are, order_ids=orders)) as producer:
+            producer.wait_for("Stored", times=3)
             channel.queue_delete("orders")
             network.pause = 0
-            assert script.wait() == 0, script
-    assert len(script.seen("(UnroutableError)")) == 1 and script.stored == orders
+            assert producer.wait() == 0, producer
+    assert producer.count("UnroutableError") == 1
+    assert producer.stored == orders
     left = list(drain(channel, "orders"))
-    assert left == orders[-len(left) :] and len(left) > 30, "only those from before are gone"
+    assert left and left == orders[-len(left) :], "only those from before the deletion are gone"
 
 
-def test_gives_up_after_thirty_attempts() -> None:
-    with producer(nowhere(), change=WITHOUT_PAUSE) as script:
-        assert script.wait() == 1
-    assert len(script.seen("(ConnectionRefusedError)")) == 30 == len(script.lines) - 2
-    assert script.lines[-1] == "Giving up at line 1"
+# Its end
+
+
+def test_gives_up_after_thirty_attempts_and_names_what_is_not_confirmed() -> None:
+    with start_producer(nowhere(), no_pause) as producer:
+        assert producer.wait() == 1
+    assert producer.count("ERROR .*ConnectionRefusedError") == 30 == len(producer.lines) - 2
+    names = [f"ORD-00{number}" for number in range(1, 6)]
+    assert producer.lines[-1].endswith(f"RabbitMQ may have stored the first one): {names}")
+
+
+def test_lost_connection_after_the_last_confirmation_is_no_failure(
+    node: Node, channel: Channel
+) -> None:
+    with Network(node.port) as network:
+        network.cut_at = CONNECTION_CLOSE
+        with start_producer(network, partial(attempts, number=1)) as producer:
+            assert producer.wait() == 0, producer
+        assert (network.connections, network.cuts) == (1, 1)
+    assert len(producer.stored) == 5
+    assert drain(channel, "orders") == dict.fromkeys(producer.stored, 1)
 
 
 @pytest.mark.parametrize("number", [SIGINT, SIGTERM])
-def test_interrupted_file_goes_on_after_the_last_line_stored(
-    broker: Broker, channel: Any, number: int
-) -> None:
-    orders = names("A", 1_500)
-    with Network(broker.port) as network:
+def test_signal_ends_it_at_once_without_a_traceback(node: Node, number: int) -> None:
+    orders = ids("A", 1_500)
+    with Network(node.port) as network:
         network.pause = 0.005  # or it may be done before the signal comes
-        with producer(network, lines=map(line, orders)) as script:
-            script.wait_for("Stored", times=20)
-            time.sleep(random.uniform(0, 0.5))
-            script.signal(number)
-            assert script.wait() == -number and "Traceback" not in script.out, script
-    last = int(script.texts(r"Stored .* \(line (\d+)\)$")[-1])
-    with producer(broker, lines=map(line, orders[last:]), change=PATIENT) as script:
-        assert script.wait() == 0, script
-    copies = drain(channel, "orders")
-    assert set(copies) == set(orders)
-    assert sum(copies.values()) <= 1_501, "only the order in doubt may be there twice"
+        with start_producer(network, partial(orders_are, order_ids=orders)) as producer:
+            producer.wait_for("Stored", times=20)
+            producer.signal(number)
+            assert producer.wait() == -number
+    assert "Traceback" not in producer.out
+
+
+# Orders of one's own
+
+
+def test_publish_takes_orders_of_ones_own(node: Node, channel: Channel) -> None:
+    """As README says: with any fields more. The list is empty afterwards."""
+    order = '{"order_id": "A", "customer": "B", "amount": 5, "status": "new", "items": ["x"]}'
+    code = f"import producer\nmine = [{order}]\nproducer.publish(mine)\nassert mine == []"
+    with Program("-c", code, AMQP_URL=node.url()) as program:
+        assert program.wait() == 0, program
+    assert program.lines == [], "a program without a log of its own sees none"
+    assert [body.decode() for _, _, body in messages(channel)] == [order]
