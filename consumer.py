@@ -27,7 +27,7 @@ QUEUE_ARGUMENTS = {
     "x-dead-letter-exchange": "",  # the default exchange: routing key = queue name
     "x-dead-letter-routing-key": "orders.dead",
     "x-dead-letter-strategy": "at-least-once",  # no order is lost on its way there
-    "x-overflow": "reject-publish",  # required by at-least-once; for full queues
+    "x-overflow": "reject-publish",  # at-least-once works only with this setting
 }
 worker = ThreadPoolExecutor(max_workers=1)  # one thread: one job at a time
 stopping = False
@@ -37,7 +37,7 @@ def stop(signal_number: int, frame: object) -> None:
     """Ask the program to end. Python calls this at Ctrl-C, and at `kill`."""
     global stopping
     stopping = True
-    signal.signal(signal_number, signal.SIG_DFL)  # next time this signal kills us
+    signal.signal(signal_number, signal.SIG_DFL)  # a second Ctrl-C kills the program
 
 
 def parse_order(body: bytes) -> dict:
@@ -48,19 +48,19 @@ def parse_order(body: bytes) -> dict:
     for field in ("order_id", "customer", "status"):
         if not isinstance(order.get(field), str) or not order[field].strip():
             raise ValueError(f"{field} must be a string, and not blank")
+        order[field].encode()  # fails at text that UTF-8 cannot store, such as "\ud800"
     amount = order.get("amount", 0)
-    if type(amount) not in (int, float) or not 0 < amount < 1e15:  # true is refused
+    if type(amount) not in (int, float) or not 0 < amount < 1e15:  # refuses JSON's true
         raise ValueError("amount must be a number above 0 and below 1e15")
-    # encode() raises an exception at text that UTF-8 cannot store, such as "\ud800".
-    json.dumps(order, ensure_ascii=False).encode()
     return order
 
 
 def process_order(order: dict) -> None:
     """Write your own code here, without async and yield. It may take a long time.
 
-    Raise an exception if the work fails: then the order comes again. The same order can
-    also come while you still work on it (after 30 minutes, say): README, "Once only".
+    Raise an exception if the work fails: then the order comes again. An order can also
+    come twice, even at the same time (if it takes 30 minutes): let a unique key on
+    order_id decide (README: Once only).
     """
     time.sleep(2)
 
@@ -96,15 +96,15 @@ def handle(channel: BlockingChannel, method: Basic.Deliver, body: bytes) -> None
         # heartbeats RabbitMQ would close the connection during long work.
         channel.connection.process_data_events()
     if stopping:
-        # Ask for no more orders. Otherwise RabbitMQ sends the next order after the ack,
-        # and when we disconnect, that counts as a failed try of the next order.
+        # Ask for no more orders. Otherwise the ack brings the next order. We would end
+        # without working on it, and RabbitMQ would count a failed try.
         channel.cancel()
     if work.result():
         # After this RabbitMQ deletes the order. If we end earlier, it comes again.
         channel.basic_ack(method.delivery_tag)
         logging.info(f"Processed {order_id!r}")
     else:
-        # The order comes again. RabbitMQ counts a failed try (4.3: not at basic_nack).
+        # The order comes again. RabbitMQ 4.3 would not count a basic_nack() as a try.
         channel.basic_reject(method.delivery_tag, requeue=True)
 
 
@@ -113,7 +113,7 @@ def consume_orders() -> None:
     with pika.BlockingConnection(RABBITMQ) as connection:
         channel = connection.channel()
         channel.queue_declare(QUEUE, durable=True, arguments=QUEUE_ARGUMENTS)
-        # Huge, because RabbitMQ 4 may count looks at a message as tries, and delete it.
+        # RabbitMQ 4 may count a look at a dead letter as a try: so this limit is huge.
         arguments = {"x-queue-type": "quorum", "x-delivery-limit": 2_000_000_000}
         channel.queue_declare("orders.dead", durable=True, arguments=arguments)
         # One unacknowledged order per consumer: a free consumer gets the next one.
@@ -125,7 +125,7 @@ def consume_orders() -> None:
                 handle(channel, method, body)
             if stopping:
                 return
-    # The loop ends if somebody deletes the queue, or (4.3) after 30 minutes of work.
+    # The loop ends if the queue is deleted, or (RabbitMQ 4.3) work takes 30 minutes.
     raise RuntimeError("cancelled by RabbitMQ")
 
 
@@ -141,7 +141,7 @@ def main() -> None:
         except Exception as error:
             logging.error(repr(error))
             # The worker does one job at a time, so this waits until unfinished work has
-            # ended. Otherwise we could get the same order again during its work.
+            # ended. Otherwise we could get the same order while we still work on it.
             worker.submit(time.sleep, 1).result()
     logging.info("Stopped")
 

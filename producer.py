@@ -25,7 +25,7 @@ QUEUE_ARGUMENTS = {
     "x-dead-letter-exchange": "",  # the default exchange: routing key = queue name
     "x-dead-letter-routing-key": "orders.dead",
     "x-dead-letter-strategy": "at-least-once",  # no order is lost on its way there
-    "x-overflow": "reject-publish",  # required by at-least-once; for full queues
+    "x-overflow": "reject-publish",  # at-least-once works only with this setting
 }
 # delivery_mode=2 (persistent) matters in a classic queue. A quorum queue keeps all.
 PROPERTIES = pika.BasicProperties(content_type="application/json", delivery_mode=2)
@@ -54,8 +54,8 @@ def publish(orders: list) -> None:
         while orders:
             order = orders[0]
             body = json.dumps(order, ensure_ascii=False)  # "Иван", not "\u0418..."
-            # mandatory: if somebody has deleted the queue, this raises an exception.
-            # Without mandatory RabbitMQ would confirm the order, and drop it.
+            # mandatory=True: if somebody has deleted the queue, we get an exception.
+            # Otherwise RabbitMQ would confirm the order, and drop it.
             channel.basic_publish("", QUEUE, body, PROPERTIES, mandatory=True)
             del orders[0]
             logging.info(f"Stored {order['order_id']!r}")
