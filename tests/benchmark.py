@@ -61,7 +61,7 @@ def start_ours(event: str, node: Node, order_ids: list[str]) -> Program:
 
 def start_loop(event: str, node: Node, order_ids: list[str]) -> Program:
     """Let a loop do the same."""
-    program = Program(__file__, event, AMQP_URL=node.url())
+    program = Program(__file__, event, environment={"AMQP_URL": node.url()})
     program.process.stdin.write(b"\n".join(map(order_json, order_ids)))
     program.close_input()
     return program

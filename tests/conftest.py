@@ -67,7 +67,6 @@ def node(shared_node: Node) -> Node:
 @pytest.fixture
 def channel(node: Node) -> Iterator[Channel]:
     """A channel of the test's own, on the shared node."""
-    connection = node.connect()
-    yield connection.channel()
     with contextlib.suppress(pika.exceptions.AMQPError):  # some tests break it
-        connection.close()
+        with node.connect() as connection:
+            yield connection.channel()

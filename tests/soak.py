@@ -14,8 +14,8 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from rig.changes import attempts, orders_are, work_takes
-from rig.node import Node, let_new_queues_settle, running_node, wait_until
+from rig.changes import orders_are, patient, work_takes
+from rig.node import LIMIT, Node, let_new_queues_settle, running_node, wait_until
 from rig.orders import drain, ids, ready_count
 from rig.programs import run
 from rig.scripts import Program, start_consumer, start_producer
@@ -41,7 +41,6 @@ class Soak:
         """Start a producer, with orders of its own."""
         self.started_producers += 1
         orders = partial(orders_are, order_ids=ids(f"P{self.started_producers}", count))
-        patient = partial(attempts, number=1_000)
         self.producers.append(start_producer(self.node, orders, patient))
 
     def collect_stored(self, wait: bool = True) -> None:
@@ -50,7 +49,7 @@ class Soak:
             if wait or producer.ended():
                 self.producers.remove(producer)
                 with producer:
-                    assert producer.wait(120) == 0, producer
+                    assert producer.wait(2 * LIMIT) == 0, producer
                 self.stored.update(producer.stored)
 
     def publish_for(self, seconds: float) -> None:
@@ -78,7 +77,7 @@ class Soak:
         self.collect_stored()
         with self.node.connect() as connection:
             channel = connection.channel()
-            wait_until(lambda: ready_count(channel) == 0, "an empty queue", 600)
+            wait_until(lambda: ready_count(channel) == 0, "an empty queue", 10 * LIMIT)
             for consumer in self.consumers:
                 consumer.wait_for("Waiting for orders")
                 consumer.stop()
@@ -138,16 +137,19 @@ def main() -> int:
     print(f"random.seed({seed})")
     seconds = float(sys.argv[1]) if sys.argv[1:] else 120
     folder = Path(tempfile.mkdtemp(prefix="orders-soak-"))
-    keep = False
+    good = False
     try:
         counts = soak(folder, seconds)
-        keep = counts["lost"] + counts["dead-lettered"] > 0
+        good = counts["lost"] + counts["dead-lettered"] == 0
+    except KeyboardInterrupt:
+        good = True
+        raise
     finally:
-        if not keep:
+        if good:
             shutil.rmtree(folder)
-    if keep:
-        print(f"RabbitMQ's data and logs are kept in {folder}")
-    return int(keep)
+        else:
+            print(f"RabbitMQ's data and logs are kept in {folder}")
+    return int(not good)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from rig.changes import attempts, orders_are, work_takes
+from rig.changes import orders_are, patient, work_takes
 from rig.network import PUBLISH, Network
-from rig.node import Node, let_new_queues_settle, wait_until
+from rig.node import LIMIT, Node, let_new_queues_settle, wait_until
 from rig.orders import drain, ids, put, put_orders
 from rig.scripts import Program, start_consumer, start_producer
 
 pytestmark = pytest.mark.xdist_group("cluster")  # its tests share the three nodes
-
-PATIENT = partial(attempts, number=1_000)  # as nodes may boot slowly
 
 
 class Cluster:
@@ -93,7 +91,7 @@ def let_them_finish(consumers: list[Program], orders: list[str]) -> None:
     def done() -> set[str]:
         return {order_id for consumer in consumers for order_id in consumer.worked}
 
-    wait_until(lambda: done() == set(orders), "each order done", 120)
+    wait_until(lambda: done() == set(orders), "each order done", 2 * LIMIT)
     for consumer in consumers:
         consumer.stop()
 
@@ -103,15 +101,15 @@ def test_killed_leader_of_the_queue_loses_nothing(cluster: Cluster) -> None:
     waiting, sent = ids("WAITS", 300), ids("SENT", 100)
     with leader.connect() as connection:
         put_orders(connection.channel(), *waiting)
-    slow = partial(work_takes, seconds=0.05)
+    slow = partial(work_takes, seconds=0.1)
     with ExitStack() as stack:
         way, *ways = (
             stack.enter_context(cluster.balancer(node)) for node in (leader, *cluster.nodes)
         )
         way.hold_up_at(PUBLISH)
-        changes = (PATIENT, partial(orders_are, order_ids=sent))
+        changes = (patient, partial(orders_are, order_ids=sent))
         producer = stack.enter_context(start_producer(way, *changes))
-        assert way.held.wait(60)
+        assert way.held.wait(LIMIT)
         consumers = [stack.enter_context(start_consumer(each, slow)) for each in ways]
         for consumer in consumers:
             consumer.wait_for("Processed")
@@ -126,23 +124,24 @@ def test_killed_leader_of_the_queue_loses_nothing(cluster: Cluster) -> None:
 
 
 def test_nothing_is_called_stored_that_has_no_majority(cluster: Cluster) -> None:
-    survivor, *others = cluster.nodes
+    survivor = cluster.leader()
+    others = [node for node in cluster.nodes if node is not survivor]
     waiting, sent = ids("WAITS", 100), ids("SENT", 100)
     with survivor.connect() as connection:
         put_orders(connection.channel(), *waiting)
-    with cluster.balancer() as way:
+    with cluster.balancer(survivor) as way:
         way.hold_up_at(PUBLISH)
-        changes = (PATIENT, partial(orders_are, order_ids=sent))
+        changes = (patient, partial(orders_are, order_ids=sent))
         with start_producer(way, *changes) as producer:
-            assert way.held.wait(60)
+            assert way.held.wait(LIMIT)
             for node in others:
                 node.kill()
             way.release()
             time.sleep(3)  # in which to be wrong
             assert not producer.ended() and producer.stored == [], producer
             cluster.start()
-            assert producer.wait(120) == 0, producer
+            assert producer.wait(2 * LIMIT) == 0, producer
     assert producer.stored == sent
     count = left(survivor)
     assert set(count) == {*waiting, *sent}
-    assert sum(count.values()) <= 210, "at most the order in doubt of each try"
+    assert sum(count.values()) <= 200 + producer.count("ERROR"), "the order in doubt of each try"

@@ -2,10 +2,8 @@
 
 import json
 import random
-import re
 import time
 from functools import partial
-from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGTERM
 
 import pytest
@@ -16,12 +14,13 @@ from rig.changes import (
     method_is_missing,
     no_pause,
     work_crashes,
+    work_empties_the_order,
     work_fails,
-    work_shows_the_order,
+    work_is_nothing,
     work_takes,
     work_waits,
 )
-from rig.node import Node, wait_until
+from rig.node import SPEED, Node, wait_until
 from rig.orders import drain, ids, messages, order_json, put, put_orders, ready_count
 from rig.scripts import Program, nowhere, start_consumer, start_producer
 
@@ -37,7 +36,7 @@ def test_five_orders_take_two_seconds_each(node: Node, channel: Channel) -> None
     assert list(begins) == list(ends) == [f"ORD-00{number}" for number in range(1, 6)]
     for order_id, begin in begins.items():
         assert ends[order_id] - begin > 1.9
-    assert 9.9 < ends["ORD-005"] - begins["ORD-001"] < 11.9
+    assert 9.9 < ends["ORD-005"] - begins["ORD-001"] < 10 + 2 / SPEED
     assert not drain(channel)
 
 
@@ -57,7 +56,7 @@ def test_log_tells_all_that_happens_to_an_order(node: Node, channel: Channel) ->
 
 def test_work_gets_the_whole_order_and_may_change_it(node: Node, channel: Channel) -> None:
     put(channel, order_json("A", items=[1.5, {"n": 2}, None]))
-    with start_consumer(node, work_shows_the_order) as consumer:
+    with start_consumer(node, work_empties_the_order) as consumer:
         consumer.wait_for("Processed 'A'")
     rest = "'amount': 1249.5, 'status': 'pending', 'items': [1.5, {'n': 2}, None]"
     assert f"{{'order_id': 'A', 'customer': 'Иван Иванов', {rest}}}" in consumer.lines
@@ -91,8 +90,7 @@ def test_signal_lets_it_complete_the_order_in_hand(
     put_orders(channel, "A", "B", "C")
     with start_consumer(node, work_waits) as consumer:
         consumer.wait_for("begin A")
-        consumer.signal(number)
-        wait_until(lambda: not catches(consumer, number), "the signal to be handled")
+        consumer.ask_to_stop(number)
         consumer.close_input()
         assert consumer.wait() == 0, consumer
     assert consumer.lines[-1].endswith("INFO Stopped")
@@ -103,14 +101,6 @@ def test_signal_lets_it_complete_the_order_in_hand(
         assert not (properties.headers or {}).get("x-delivery-count")
 
 
-def catches(program: Program, number: int) -> bool:
-    """Tell whether the process has a handler for the signal."""
-    status = Path(f"/proc/{program.process.pid}/status").read_text()
-    caught = re.search(r"SigCgt:\s*(\w+)", status)
-    assert caught
-    return bool(int(caught[1], 16) >> (number - 1) & 1)
-
-
 @pytest.mark.parametrize("number", [SIGINT, SIGTERM])
 def test_second_signal_kills_it_and_gives_the_order_back(
     node: Node, channel: Channel, number: int
@@ -118,8 +108,7 @@ def test_second_signal_kills_it_and_gives_the_order_back(
     put_orders(channel, "A")
     with start_consumer(node, work_waits) as consumer:
         consumer.wait_for("begin A")
-        consumer.signal(number)
-        wait_until(lambda: not catches(consumer, number), "the first signal to be handled")
+        consumer.ask_to_stop(number)
         assert not consumer.ended()
         consumer.signal(number)
         assert consumer.wait() == -number
@@ -130,7 +119,7 @@ def test_second_signal_kills_it_and_gives_the_order_back(
 def test_idle_consumer_stops_within_two_seconds(node: Node) -> None:
     with start_consumer(node) as consumer:
         consumer.wait_for("Waiting for orders")
-        assert seconds_to_stop(consumer) < 2
+        assert seconds_to_stop(consumer) < 2 / SPEED
 
 
 def seconds_to_stop(consumer: Program) -> float:
@@ -144,7 +133,7 @@ def test_consumer_stops_though_invalid_messages_keep_coming(node: Node, channel:
     put(channel, *[b"x"] * 50_000, confirm=False)
     with start_consumer(node) as consumer:
         consumer.wait_for("Rejected", times=50)
-        assert seconds_to_stop(consumer) < 2
+        assert seconds_to_stop(consumer) < 2 / SPEED
     assert ready_count(channel) > 1_000, "they were still coming"
     channel.queue_delete("orders")  # or RabbitMQ dead-letters on, beside the next tests
     channel.queue_delete("orders.dead")
@@ -182,12 +171,12 @@ def test_failed_work_is_tried_again_after_ten_seconds(node: Node, channel: Chann
     """With heartbeats meanwhile: RabbitMQ closes a connection that is silent for two, here 6 s."""
     put_orders(channel, "FAILS", "B")
     url = node.url(query="?heartbeat=3")
-    with start_consumer(url, partial(work_fails, times=1)) as consumer:
+    with start_consumer(url, work_fails) as consumer:
         consumer.wait_for("Processed 'B'")
         consumer.stop()
     tries = [moment for _, moment in consumer.seen("(Received 'FAILS')")]
     assert len(tries) == 2
-    assert 10 <= tries[1] - tries[0] < 15
+    assert 10 <= tries[1] - tries[0] < 10 + 5 / SPEED
     assert consumer.count(r"Received 'FAILS' \(redelivered\)") == 1
     assert consumer.count("Waiting for orders") == 1, "no connection was lost"
     assert consumer.processed == ["FAILS", "B"], "the order behind it has waited"
@@ -196,10 +185,10 @@ def test_failed_work_is_tried_again_after_ten_seconds(node: Node, channel: Chann
 
 def test_failure_is_logged_at_once_with_its_traceback(node: Node, channel: Channel) -> None:
     put_orders(channel, "FAILS")
-    with start_consumer(node, partial(work_fails, times=1)) as consumer:
+    with start_consumer(node, work_fails) as consumer:
         consumer.wait_for("RuntimeError: the card was declined")
         received = consumer.seen("(Received)")[0][1]
-        assert consumer.seen("(RuntimeError)")[0][1] - received < 5, "not after the pause"
+        assert consumer.seen("(RuntimeError)")[0][1] - received < 5 / SPEED, "not after the pause"
     assert consumer.count("ERROR The work failed") == 1
     assert consumer.count("^Traceback ") == 1
     assert consumer.count("in charge_the_card$") == 1, "where in the user's code"
@@ -210,7 +199,7 @@ def test_unusual_exceptions_are_failures_too(
     node: Node, channel: Channel, error: BaseException
 ) -> None:
     put_orders(channel, "FAILS")
-    with start_consumer(node, no_pause, partial(work_fails, times=1, error=error)) as consumer:
+    with start_consumer(node, no_pause, partial(work_fails, error=error)) as consumer:
         consumer.wait_for("Processed 'FAILS'")
         consumer.stop()
     assert consumer.count("The work failed") == 1
@@ -236,23 +225,23 @@ def test_order_whose_work_always_fails_is_dead_lettered_after_21_tries(
 
 def test_stop_in_the_pause_gives_the_order_back(node: Node, channel: Channel) -> None:
     put_orders(channel, "FAILS", "B")
-    with start_consumer(node, partial(work_fails, times=1)) as consumer:
+    with start_consumer(node, work_fails) as consumer:
         consumer.wait_for("RuntimeError: the card was declined")
-        assert seconds_to_stop(consumer) < 4, "docker stop gives it ten"
+        assert seconds_to_stop(consumer) < 4 / SPEED, "docker stop gives it ten"
     assert consumer.processed == []
     assert drain(channel) == {"FAILS": 1, "B": 1}
 
 
 def test_order_that_fails_while_it_stops_counts_one_failure(node: Node, channel: Channel) -> None:
     put_orders(channel, "FAILS", "B")
-    with start_consumer(node, partial(work_fails, times=1, gate=True)) as consumer:
+    with start_consumer(node, partial(work_fails, gate=True)) as consumer:
         consumer.wait_for("begin FAILS")
-        consumer.signal()
-        wait_until(lambda: not catches(consumer, SIGINT), "the signal to be handled")
+        consumer.ask_to_stop()
         consumer.close_input()
         assert consumer.wait() == 0, consumer
     assert consumer.processed == []
-    (failed, properties, _), (other, _, _) = messages(channel)
+    (failed, properties, body), (other, _, _) = messages(channel)
+    assert body == order_json("FAILS")
     assert failed.redelivered
     assert properties.headers["x-delivery-count"] == 1
     assert not other.redelivered
@@ -282,7 +271,7 @@ def test_nothing_is_called_processed_that_is_not_acknowledged(node: Node, channe
 
 # Messages that are no orders
 
-INVALID = [b"", b"not JSON", b"[]", order_json("A", amount=-5), order_json(" ")]
+INVALID = [b"hello", b"", b"not JSON", b"[]", order_json("A", amount=-5), order_json(" ")]
 INVALID += [b'{"order_id": "A"}', b"[" * 200_000, bytes(1_000_000), bytes(range(256))]
 INVALID += [order_json("A").decode().encode(code) for code in ("cp1251", "utf-16", "utf-8-sig")]
 INVALID += [order_json("A") + order_json("B"), b"9" * 100_000]
@@ -301,22 +290,17 @@ def test_invalid_messages_are_dead_lettered_byte_for_byte(node: Node, channel: C
         assert properties.headers["x-death"][0]["reason"] == "rejected"
         assert (properties.content_type, properties.delivery_mode) == ("text/x", 2)
     assert consumer.count("ERROR Rejected: .") == len(INVALID)
-
-
-def test_reason_of_a_rejection_is_logged(node: Node, channel: Channel) -> None:
-    """README shows this line."""
-    put(channel, b"hello")
-    with start_consumer(node) as consumer:
-        consumer.wait_for(r"ERROR Rejected: Expecting value: line 1 column 1 \(char 0\)$")
+    reason = "Expecting value: line 1 column 1 (char 0)"  # of b"hello", as README shows it
+    assert consumer.lines[1].endswith(f"ERROR Rejected: {reason}")
 
 
 def test_log_stays_small_though_messages_are_large(node: Node, channel: Channel) -> None:
     large = "x" * 1_000_000
     put(channel, order_json(large, customer=large), large.encode(), order_json("B"))
-    with start_consumer(node, work_takes) as consumer:
+    with start_consumer(node, work_is_nothing) as consumer:
         consumer.wait_for("Processed 'B'")
-    logged = [line for line in consumer.lines if " INFO " in line or " ERROR " in line]
-    assert max(map(len, logged)) < 600
+    assert (consumer.count("Received"), consumer.count("Rejected")) == (2, 1)
+    assert max(map(len, consumer.lines)) < 600
 
 
 # Queues that are deleted

@@ -18,7 +18,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from experiments.report import Cell, Lanes, Span, Table, cell, draw, markdown, renewed
 from experiments.variants import automatic_ack, early_ack, no_ack, no_prefetch_limit, work_may_crash
-from rig.changes import Change, attempts
+from rig.changes import Change, patient
 from rig.network import PUBLISH, Network
 from rig.node import Node, free_ports, let_new_queues_settle, wait_until
 from rig.orders import counts, messages, order_json, put, ready_count
@@ -188,7 +188,7 @@ def death_of_rabbitmq(node: Node, work: float) -> Found:
         let_new_queues_settle()
     with Network(node.port) as network, contextlib.ExitStack() as stack:
         network.hold_up_at(PUBLISH)  # the first order of producer.py
-        producer = stack.enter_context(start_producer(network, partial(attempts, number=1_000)))
+        producer = stack.enter_context(start_producer(network, patient))
         loop = stack.enter_context(variant("loop", node.url()))
         loop.wait_for("Connected")
         wait_until(network.held.is_set, "producer.py to publish")

@@ -2,8 +2,8 @@
 
     start_consumer(node, no_pause, partial(work_takes, seconds=5))
 
-They run in the script's process, before its main(): python -m rig.changes SCRIPT CHANGES, of which
-the second is their pickle.
+They run in the script's process, before its main(): python -m rig.changes SCRIPT. The environment
+variable CHANGES has them, pickled.
 """
 
 import base64
@@ -28,7 +28,6 @@ Change = Callable[[], None]
 def no_pause() -> None:
     """Let a script try again at once."""
     time.sleep = lambda seconds: None
-    consumer.RETRY_DELAY = 0
 
 
 def show_connection() -> None:
@@ -71,6 +70,11 @@ def attempts(number: int) -> None:
     producer.ATTEMPTS = number
 
 
+def patient() -> None:
+    """Let it go on for long, as a node may boot slowly."""
+    attempts(1_000)
+
+
 # Of consumer.py
 
 
@@ -89,8 +93,7 @@ def work_takes(seconds: float = 0) -> None:
 
     def work(order: dict) -> None:
         print("begin", order["order_id"], flush=True)
-        if seconds:  # time.sleep(0) takes 0.1 ms
-            time.sleep(seconds)
+        time.sleep(seconds)
         print("end", order["order_id"], flush=True)
 
     work_is(work)
@@ -107,7 +110,7 @@ def work_waits() -> None:
     work_is(work)
 
 
-def work_fails(times: int, error: BaseException | None = None, gate: bool = False) -> None:
+def work_fails(times: int = 1, error: BaseException | None = None, gate: bool = False) -> None:
     """Let the work on the order FAILS fail so often, by default as a declined card would.
 
     With `gate`, each failure waits until the test closes the process's standard input.
@@ -145,8 +148,8 @@ def work_is_code(code: str) -> None:
     work_is(names["process_order"])
 
 
-def work_shows_the_order() -> None:
-    """Let the work print the order, and empty it."""
+def work_empties_the_order() -> None:
+    """Let the work print the order, then take everything out of it."""
 
     def work(order: dict) -> None:
         print(order, flush=True)
@@ -161,8 +164,7 @@ def method_is_missing(name: str) -> None:
 
 
 if __name__ == "__main__":
-    script, pickled = sys.argv[1:]
-    del sys.argv[1:]  # the scripts take no arguments
-    for change in pickle.loads(base64.b64decode(pickled)):
+    script = sys.argv.pop()  # the scripts take no arguments
+    for change in pickle.loads(base64.b64decode(os.environ["CHANGES"])):
         change()
     {"producer": producer, "consumer": consumer}[script].main()

@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import functools
+import itertools
 import os
 import secrets
 import shutil
@@ -12,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
 from urllib.parse import quote
 
 import pika
@@ -23,19 +23,16 @@ import psutil
 SPEED = float(os.environ.get("SPEED", "1"))
 LIMIT = 60 / SPEED  # seconds: far more than anything here takes
 
-Result = TypeVar("Result")
-
 reservations: list[socket.socket] = []  # bound to ports, but they do not listen
 started_nodes: list["Node"] = []  # of which a failed test shows the logs
 
 
-def wait_until(condition: Callable[[], Result], what: object, limit: float = LIMIT) -> Result:
-    """Return the first true value of `condition`; AssertionError if none comes."""
+def wait_until(condition: Callable[[], object], what: object, limit: float = LIMIT) -> None:
+    """Wait until `condition` returns something true; AssertionError if that takes too long."""
     deadline = time.monotonic() + limit
-    while not (value := condition()):
+    while not condition():
         assert time.monotonic() < deadline, f"waited {limit:.0f} s in vain: {what}"
         time.sleep(0.02)
-    return value
 
 
 def let_new_queues_settle() -> None:
@@ -149,7 +146,7 @@ class Node:
         """Return the last lines of its output and its log, to look for the cause of a failure."""
         paths = [self.folder / "output", *self.folder.glob("log/*.log")]
         lines = [path.read_text(errors="replace").splitlines()[-20:] for path in paths]
-        return "\n".join(sum(lines, []))
+        return "\n".join(itertools.chain(*lines))
 
     def _answers(self) -> bool:
         with contextlib.suppress(Exception):  # pika raises many kinds

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from signal import SIGINT
 
@@ -30,6 +31,12 @@ from rig.node import LIMIT, Node, free_ports, wait_until
 TESTS = Path(__file__).resolve().parent.parent
 ROOT = TESTS.parent
 
+ENVIRONMENT = {
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONUNBUFFERED": "",  # as most users have it
+    "PYTHONWARNINGS": "ignore:BlockingConnection is deprecated",  # as pika 1.5 says
+    "PYTHONPATH": f"{TESTS}:{ROOT}",
+}
 Where = Node | Network | str | None  # a RabbitMQ, a way to it, an AMQP URL, or the default
 
 
@@ -47,23 +54,15 @@ class Program:
         *arguments: object,
         label: str = "",
         stderr: int = subprocess.STDOUT,
-        **variables: object,
+        environment: dict[str, str] | None = None,
     ) -> None:
-        environment = {
-            **os.environ,
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONUNBUFFERED": "",  # as most users have it
-            "PYTHONWARNINGS": "ignore:BlockingConnection is deprecated",  # as pika 1.5 says
-            "PYTHONPATH": f"{TESTS}:{ROOT}",
-            **{name: str(value) for name, value in variables.items()},
-        }
         self.label = label
         self.lines: list[str] = []
         self.moments: list[float] = []
         self.started = time.time()
         self.process = psutil.Popen(
             [sys.executable, *map(str, arguments)],
-            env=environment,
+            env={**os.environ, **ENVIRONMENT, **(environment or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -131,7 +130,7 @@ class Program:
         """Return how many lines the pattern matches."""
         return len(self.seen(f"({pattern})"))
 
-    def wait_for(self, pattern: str, times: int = 1, limit: float = LIMIT) -> None:
+    def wait_for(self, pattern: str, times: int = 1) -> None:
         """Wait until so many lines match; AssertionError, with all output, if they do not."""
 
         def matches() -> bool:
@@ -140,7 +139,7 @@ class Program:
             assert enough or not ended, f"ended without {pattern!r}: {self!r}"
             return enough
 
-        wait_until(matches, (pattern, self), limit)
+        wait_until(matches, (pattern, self))
 
     def close_input(self) -> None:
         """Close its standard input: this opens the gate of rig.changes.work_waits()."""
@@ -149,6 +148,20 @@ class Program:
     def signal(self, number: int = SIGINT) -> None:
         """Send it a signal."""
         self.process.send_signal(number)
+
+    def ask_to_stop(self, number: int = SIGINT) -> None:
+        """Send a consumer its first signal, and wait until it has handled that."""
+        self.signal(number)
+        wait_until(lambda: not self._handles(number), "the signal to be handled")
+
+    def _handles(self, number: int) -> bool:
+        """Tell whether the process has a handler for the signal (Linux says so in /proc)."""
+        try:
+            status = Path(f"/proc/{self.process.pid}/status").read_text()
+        except OSError:  # it has ended
+            return False
+        caught = int(re.findall(r"SigCgt:\s*(\w+)", status)[0], base=16)
+        return caught & (1 << (number - 1)) != 0
 
     def ended(self) -> bool:
         """Tell whether it has ended."""
@@ -165,29 +178,32 @@ class Program:
 
     def stop(self, number: int = SIGINT) -> None:
         """Let a consumer stop, and see that it does so in good order."""
-        self.signal(number)
+        self.ask_to_stop(number)
         assert self.wait() == 0, self
         assert self.lines[-1].endswith(" Stopped"), self
 
 
-def start(script: str, where: Where, changes: tuple[Change, ...], **options: object) -> Program:
-    """Start producer.py or consumer.py with AMQP_URL; `options`: those of Program."""
+def start(
+    script: str,
+    where: Where,
+    *changes: Change,
+    label: str = "",
+    stderr: int = subprocess.STDOUT,
+    environment: dict[str, str] | None = None,
+) -> Program:
+    """Start producer.py or consumer.py with AMQP_URL, and else as Program says."""
+    environment = dict(environment or {})
     if where is not None:
-        options["AMQP_URL"] = where if isinstance(where, str) else where.url()
-    if not changes:
-        return Program(ROOT / f"{script}.py", **options)  # type: ignore[arg-type]
-    pickled = base64.b64encode(pickle.dumps(changes)).decode()
-    return Program("-m", "rig.changes", script, pickled, **options)  # type: ignore[arg-type]
+        environment["AMQP_URL"] = where if isinstance(where, str) else where.url()
+    command: tuple[object, ...] = (ROOT / f"{script}.py",)
+    if changes:
+        command = ("-m", "rig.changes", script)
+        environment["CHANGES"] = base64.b64encode(pickle.dumps(changes)).decode()
+    return Program(*command, label=label, stderr=stderr, environment=environment)
 
 
-def start_producer(where: Where, *changes: Change, **options: object) -> Program:
-    """Start producer.py."""
-    return start("producer", where, changes, **options)
-
-
-def start_consumer(where: Where, *changes: Change, **options: object) -> Program:
-    """Start consumer.py."""
-    return start("consumer", where, changes, **options)
+start_producer = partial(start, "producer")
+start_consumer = partial(start, "consumer")
 
 
 def nowhere() -> str:
