@@ -27,7 +27,7 @@ QUEUE_ARGUMENTS = {
     "x-dead-letter-strategy": "at-least-once",  # no order is lost on its way there
     "x-overflow": "reject-publish",  # at-least-once works only with this setting
 }
-# delivery_mode=2 (persistent) matters in a classic queue. A quorum queue keeps all.
+# delivery_mode=2: persistent. A classic queue needs that; a quorum queue keeps all.
 PROPERTIES = pika.BasicProperties(content_type="application/json", delivery_mode=2)
 ATTEMPTS = 30  # with a second between them: RabbitMQ needs some seconds to start
 ORDERS = [
