@@ -17,10 +17,10 @@ from pika.spec import Basic
 
 RETRY_DELAY = 10  # whole seconds to wait after process_order() has failed
 RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://localhost"))
-# Both scripts declare this queue. At the error PRECONDITION_FAILED, see README.
+# In both scripts. PRECONDITION_FAILED: a queue with other arguments exists (README).
 QUEUE = "orders"
 QUEUE_ARGUMENTS = {
-    # RabbitMQ keeps a quorum queue on disk, and counts the failed tries of each order.
+    # RabbitMQ keeps a quorum queue on disk, and counts failed tries of the consumer.
     "x-queue-type": "quorum",
     # After the first try and 20 retries RabbitMQ moves the order to "orders.dead".
     "x-delivery-limit": 20,
@@ -48,19 +48,19 @@ def parse_order(body: bytes) -> dict:
     for field in ("order_id", "customer", "status"):
         if not isinstance(order.get(field), str) or not order[field].strip():
             raise ValueError(f"{field} must be a string, and not blank")
-        order[field].encode()  # fails at text that UTF-8 cannot store, such as "\ud800"
-    amount = order.get("amount", 0)
-    if type(amount) not in (int, float) or not 0 < amount < 1e15:  # refuses JSON's true
+        order[field].encode()  # fails at half a character ("\ud800"), which JSON allows
+    amount = order.get("amount", 0)  # JSON allows true, NaN and 1e999 (infinity), too
+    if type(amount) not in (int, float) or not 0 < amount < 1e15:
         raise ValueError("amount must be a number above 0 and below 1e15")
     return order
 
 
 def process_order(order: dict) -> None:
-    """Write your own code here, without async and yield. It may take a long time.
+    """Write your own code here. (With async or yield it would not run.)
 
     Raise an exception if the work fails: then the order comes again. An order can also
-    come twice, even at the same time (if it takes 30 minutes): let a unique key on
-    order_id decide (README: Once only).
+    come twice, for example to another consumer after 30 minutes of work: let a unique
+    key on order_id refuse the second result (README: Once only).
     """
     time.sleep(2)
 
@@ -82,7 +82,7 @@ def handle(channel: BlockingChannel, method: Basic.Deliver, body: bytes) -> None
     """Process the order in a message. Then acknowledge or reject the message."""
     try:
         order = parse_order(body)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # bad, or very deep JSON
         channel.basic_reject(method.delivery_tag, requeue=False)  # to orders.dead
         logging.error(f"Rejected: {error}")
         return
@@ -96,24 +96,24 @@ def handle(channel: BlockingChannel, method: Basic.Deliver, body: bytes) -> None
         # heartbeats RabbitMQ would close the connection during long work.
         channel.connection.process_data_events()
     if stopping:
-        # Ask for no more orders. Otherwise the ack brings the next order. We would end
-        # without working on it, and RabbitMQ would count a failed try.
+        # Ask for no more orders. Otherwise we get the next order after the ack, end
+        # without working on it, and RabbitMQ counts a failed try.
         channel.cancel()
     if work.result():
-        # After this RabbitMQ deletes the order. If we end earlier, it comes again.
+        # The ack deletes the order. If we end before it, the order comes again.
         channel.basic_ack(method.delivery_tag)
         logging.info(f"Processed {order_id!r}")
     else:
-        # The order comes again. RabbitMQ 4.3 would not count a basic_nack() as a try.
+        # It comes again. Not basic_nack(): RabbitMQ 4.3 does not count that as a try.
         channel.basic_reject(method.delivery_tag, requeue=True)
 
 
 def consume_orders() -> None:
-    """Handle messages until `stopping`. Raise an exception if RabbitMQ is lost."""
+    """Handle messages until `stopping`. Raise an exception if RabbitMQ ends that."""
     with pika.BlockingConnection(RABBITMQ) as connection:
         channel = connection.channel()
         channel.queue_declare(QUEUE, durable=True, arguments=QUEUE_ARGUMENTS)
-        # RabbitMQ 4 may count a look at a dead letter as a try: so this limit is huge.
+        # A huge limit: RabbitMQ 4 may count viewing a message as a try, then delete it.
         arguments = {"x-queue-type": "quorum", "x-delivery-limit": 2_000_000_000}
         channel.queue_declare("orders.dead", durable=True, arguments=arguments)
         # One unacknowledged order per consumer: a free consumer gets the next one.
@@ -125,7 +125,7 @@ def consume_orders() -> None:
                 handle(channel, method, body)
             if stopping:
                 return
-    # The loop ends if the queue is deleted, or (RabbitMQ 4.3) work takes 30 minutes.
+    # We get here if the queue is deleted or, in RabbitMQ 4.3, work takes 30 minutes.
     raise RuntimeError("cancelled by RabbitMQ")
 
 
@@ -140,8 +140,8 @@ def main() -> None:
             consume_orders()
         except Exception as error:
             logging.error(repr(error))
-            # The worker does one job at a time, so this waits until unfinished work has
-            # ended. Otherwise we could get the same order while we still work on it.
+            # With its one thread the worker sleeps after work that still runs. If we did
+            # not wait for that, we could get the same order again meanwhile.
             worker.submit(time.sleep, 1).result()
     logging.info("Stopped")
 

@@ -15,10 +15,10 @@ import time
 import pika
 
 RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://localhost"))
-# Both scripts declare this queue. At the error PRECONDITION_FAILED, see README.
+# In both scripts. PRECONDITION_FAILED: a queue with other arguments exists (README).
 QUEUE = "orders"
 QUEUE_ARGUMENTS = {
-    # RabbitMQ keeps a quorum queue on disk, and counts the failed tries of each order.
+    # RabbitMQ keeps a quorum queue on disk, and counts failed tries of the consumer.
     "x-queue-type": "quorum",
     # After the first try and 20 retries RabbitMQ moves the order to "orders.dead".
     "x-delivery-limit": 20,
@@ -27,7 +27,7 @@ QUEUE_ARGUMENTS = {
     "x-dead-letter-strategy": "at-least-once",  # no order is lost on its way there
     "x-overflow": "reject-publish",  # at-least-once works only with this setting
 }
-# delivery_mode=2: persistent. A classic queue needs that; a quorum queue keeps all.
+# delivery_mode=2: persistent. Needed if somebody makes the queue a classic one.
 PROPERTIES = pika.BasicProperties(content_type="application/json", delivery_mode=2)
 ATTEMPTS = 30  # with a second between them: RabbitMQ needs some seconds to start
 ORDERS = [
@@ -55,7 +55,7 @@ def publish(orders: list) -> None:
             order = orders[0]
             body = json.dumps(order, ensure_ascii=False)  # "Иван", not "\u0418..."
             # mandatory=True: if somebody has deleted the queue, we get an exception.
-            # Otherwise RabbitMQ would confirm the order, and drop it.
+            # Without mandatory=True RabbitMQ would confirm the order, and drop it.
             channel.basic_publish("", QUEUE, body, PROPERTIES, mandatory=True)
             del orders[0]
             logging.info(f"Stored {order['order_id']!r}")
@@ -75,7 +75,7 @@ def main() -> None:
         except Exception as error:
             logging.error(repr(error))  # repr: some exceptions have no text
             time.sleep(1)
-        if not orders:  # stored, even if closing the connection failed
+        if not orders:  # all are stored, even if closing the connection failed
             return
     ids = [order["order_id"] for order in orders]
     sys.exit(f"Not confirmed (RabbitMQ may have stored the first of these): {ids}")
