@@ -140,8 +140,8 @@ def main() -> None:
             consume_orders()
         except Exception as error:
             logging.error(repr(error))
-            # With its one thread the worker sleeps after work that still runs. If we did
-            # not wait for that, we could get the same order again meanwhile.
+            # With its one thread the worker sleeps after work that still runs. If we
+            # did not wait for that, we could get the same order again meanwhile.
             worker.submit(time.sleep, 1).result()
     logging.info("Stopped")
 
