@@ -49,7 +49,7 @@ def parse_order(body: bytes) -> dict:
         if not isinstance(order.get(field), str) or not order[field].strip():
             raise ValueError(f"{field} must be a string, and not blank")
         order[field].encode()  # fails at half a character ("\ud800"), which JSON allows
-    amount = order.get("amount", 0)  # JSON allows true, NaN and 1e999 (infinity), too
+    amount = order.get("amount", 0)  # json also reads true, NaN and 1e999 (infinity)
     if type(amount) not in (int, float) or not 0 < amount < 1e15:
         raise ValueError("amount must be a number above 0 and below 1e15")
     return order
