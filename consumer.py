@@ -17,7 +17,7 @@ from pika.spec import Basic
 
 RETRY_DELAY = 10  # whole seconds to wait after process_order() has failed
 RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://localhost"))
-# In both scripts. PRECONDITION_FAILED: a queue with other arguments exists (README).
+# Keep this the same in both scripts. About the error PRECONDITION_FAILED see README.
 QUEUE = "orders"
 QUEUE_ARGUMENTS = {
     # RabbitMQ keeps a quorum queue on disk, and counts failed tries of the consumer.
@@ -82,7 +82,7 @@ def handle(channel: BlockingChannel, method: Basic.Deliver, body: bytes) -> None
     """Process the order in a message. Then acknowledge or reject the message."""
     try:
         order = parse_order(body)
-    except (ValueError, RecursionError) as error:  # bad, or very deep JSON
+    except (ValueError, RecursionError) as error:  # invalid, or very deep JSON
         channel.basic_reject(method.delivery_tag, requeue=False)  # to orders.dead
         logging.error(f"Rejected: {error}")
         return
@@ -109,11 +109,11 @@ def handle(channel: BlockingChannel, method: Basic.Deliver, body: bytes) -> None
 
 
 def consume_orders() -> None:
-    """Handle messages until `stopping`. Raise an exception if RabbitMQ ends that."""
+    """Handle messages until `stopping`. Raise an exception if RabbitMQ stops sending."""
     with pika.BlockingConnection(RABBITMQ) as connection:
         channel = connection.channel()
         channel.queue_declare(QUEUE, durable=True, arguments=QUEUE_ARGUMENTS)
-        # A huge limit: RabbitMQ 4 may count viewing a message as a try, then delete it.
+        # A huge limit: RabbitMQ 4 may delete a message that was viewed too often.
         arguments = {"x-queue-type": "quorum", "x-delivery-limit": 2_000_000_000}
         channel.queue_declare("orders.dead", durable=True, arguments=arguments)
         # One unacknowledged order per consumer: a free consumer gets the next one.
@@ -140,8 +140,8 @@ def main() -> None:
             consume_orders()
         except Exception as error:
             logging.error(repr(error))
-            # With its one thread the worker sleeps after work that still runs. If we
-            # did not wait for that, we could get the same order again meanwhile.
+            # This sleep starts when work that still runs has ended. If we did not wait
+            # for that, we could get the same order again meanwhile.
             worker.submit(time.sleep, 1).result()
     logging.info("Stopped")
 

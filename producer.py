@@ -15,7 +15,7 @@ import time
 import pika
 
 RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://localhost"))
-# In both scripts. PRECONDITION_FAILED: a queue with other arguments exists (README).
+# Keep this the same in both scripts. About the error PRECONDITION_FAILED see README.
 QUEUE = "orders"
 QUEUE_ARGUMENTS = {
     # RabbitMQ keeps a quorum queue on disk, and counts failed tries of the consumer.
