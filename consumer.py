@@ -109,7 +109,7 @@ def handle(channel: BlockingChannel, method: Basic.Deliver, body: bytes) -> None
 
 
 def consume_orders() -> None:
-    """Handle messages until `stopping`. Raise an exception if RabbitMQ stops sending."""
+    """Handle messages until `stopping`. Raise an exception if RabbitMQ stops it."""
     with pika.BlockingConnection(RABBITMQ) as connection:
         channel = connection.channel()
         channel.queue_declare(QUEUE, durable=True, arguments=QUEUE_ARGUMENTS)
