@@ -29,31 +29,31 @@ def seconds(row: dict[str, Cell], column: str) -> float:
     return value
 
 
-def test_orders_go_to_consumers_that_are_free(node: Node) -> None:
-    found = rows(measure.consumers(node, work=1.5).table)
+def test_orders_go_to_consumers_that_are_free(node: Node, tmp_path: Path) -> None:
+    table, panels = measure.consumers(node, work=1.5)
+    draw(tmp_path / "picture.svg", panels)
+    found = rows(table)
     assert [row["orders each"] for row in found] == ["5", "3, 2", "2, 2, 1", "1, 1, 1, 1, 1"]
     for row, number in zip(found, (1, 2, 3, 5), strict=True):
         late = seconds(row, "measured") - 1.5 * math.ceil(5 / number)
         assert -0.002 <= late < 1.35, f"no round less or more (logs have milliseconds): {row}"
 
 
-def test_worker_that_is_down_holds_up_direct_calls_only(node: Node, tmp_path: Path) -> None:
-    found = measure.outage(node, work=0.4)
-    direct, queue, down_direct, down_repeated, down_queue = rows(found.table)
+def test_worker_that_is_down_holds_up_direct_calls_only(node: Node) -> None:
+    found = rows(measure.outage(node, work=0.4).table)
+    direct, queue, down_direct, down_repeated, down_queue = found
     for row in (direct, down_repeated):
         assert seconds(row, "caller runs for") >= seconds(row, "last processed") >= 5 * 0.4
     for row in (queue, down_queue):
         assert seconds(row, "caller runs for") < seconds(row, "last processed")
         assert seconds(row, "last processed") >= 5 * 0.4
-    not_processed = [row["not processed"] for row in rows(found.table)]
-    assert not_processed == [0, 0, 3, 0, 0]
+    assert [row["not processed"] for row in found] == [0, 0, 3, 0, 0]
     assert [row["failed calls"] for row in (direct, queue, down_direct, down_queue)] == [0, 0, 3, 0]
     assert down_direct["last processed"] == "never"
     assert down_repeated["failed calls"] != 0
     back = 2.5 * 0.4 + 3  # when the worker is
     assert seconds(down_queue, "caller runs for") < back
     assert seconds(down_repeated, "caller runs for") >= back
-    draw(tmp_path / "outage.svg", found.panels)
 
 
 def test_prefetch_count_leaves_most_to_the_fast_consumer(node: Node) -> None:

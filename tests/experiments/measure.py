@@ -5,12 +5,14 @@ what nobody should use: consumer.py with a change, and variants.py. Renews the R
 """
 
 import contextlib
+import enum
 import math
 import os
 import re
 import signal
 import time
 from collections.abc import Iterator
+from datetime import date
 from functools import partial
 from typing import NamedTuple
 
@@ -22,12 +24,12 @@ from rig.changes import Change, patient
 from rig.network import PUBLISH, Network
 from rig.node import Node, free_ports, let_new_queues_settle, wait_until
 from rig.orders import counts, messages, order_json, put, ready_count
-from rig.programs import own_node, progress, run, versions
 from rig.scripts import ROOT, TESTS, Program, start_consumer, start_producer
+from rig.tools import own_node, progress, run, versions
 
 WORK, RUNS = 2.0, 3  # seconds an order, and how often; README.md says so, too
 READMES = (ROOT / "README.md", TESTS / "README.md")  # which have the tables
-PICTURES = TESTS / "experiments/pictures"
+PICTURE = TESTS / "experiments/consumers.svg"
 ORDERS = [order_json(f"ORD-{number}") for number in range(1, 11)]
 
 MODES: dict[str, tuple[Change, ...]] = {  # when a consumer acknowledges
@@ -39,10 +41,18 @@ MODES: dict[str, tuple[Change, ...]] = {  # when a consumer acknowledges
 
 
 class Found(NamedTuple):
-    """What an experiment has found: a table, and the panels of a picture by their captions."""
+    """What an experiment has found: a table, and the panels of a picture, if there is one."""
 
     table: Table
-    panels: dict[str, Lanes]
+    panels: dict[str, Lanes]  # by their captions
+
+
+class Way(enum.Enum):
+    """How a caller has its orders worked off."""
+
+    DIRECT = "direct calls"
+    REPEATED = "direct calls, repeated until answered"
+    QUEUE = "queue"
 
 
 def variant(name: str, *arguments: object) -> Program:
@@ -96,11 +106,11 @@ def new_queue(node: Node, *bodies: bytes) -> Iterator[BlockingChannel]:
 
 def spans(program: Program, origin: float) -> list[Span]:
     """Return which orders it was done with, and when, in seconds after the origin."""
-    begins = program.seen(r"(?:Received|Calling) '\w+-0*(\d+)'")
-    ends = program.seen("(Processed|Answered|Failed) ")
+    begins = program.seen(r"Received '\w+-0*(\d+)'")
+    ends = program.seen("(Processed)")
     return [
-        Span(number, begin - origin, end - origin, how)
-        for (number, begin), (how, end) in zip(begins, ends, strict=False)
+        Span(number, begin - origin, end - origin)
+        for (number, begin), (_, end) in zip(begins, ends, strict=True)
     ]
 
 
@@ -202,7 +212,7 @@ def death_of_rabbitmq(node: Node, work: float) -> Found:
         sent, stored = loop.count("Sent "), len(producer.stored)
         node.kill()
         node.start()
-        assert producer.wait() == 0, producer
+        assert producer.wait() == 0
     with node.connect() as connection:
         bodies = [body for _, _, body in messages(connection.channel())]
     from_loop = sum(b"LOOP" in body for body in bodies)
@@ -218,66 +228,46 @@ def death_of_rabbitmq(node: Node, work: float) -> Found:
 # 3. What is better about asynchronous calls?
 
 
-def five_calls(
-    node: Node, way: str, work: float, outage: float = 0
-) -> tuple[tuple[Cell, ...], Lanes]:
-    """Have five orders worked off by a worker that dies in the third if there is an outage.
+def five_calls(node: Node, way: Way, work: float, away: float = 0) -> tuple[Cell, ...]:
+    """Have five orders worked off; if `away`, by a worker that dies in the third for so long.
 
-    Returns a row of the table, and who had which order when.
+    Returns a row of the table.
     """
     port = free_ports(1)[0]
 
-    def worker(crash: float) -> contextlib.AbstractContextManager[Program]:
-        if way == "queue":
+    def worker(crash: float = math.inf) -> contextlib.AbstractContextManager[Program]:
+        if way is Way.QUEUE:
             return running_consumer(node, work, crash=crash)
         return running_server(port, work, crash)
 
     with contextlib.ExitStack() as stack:
-        workers = [stack.enter_context(worker(2.5 if outage else math.inf))]
-        if way == "queue":
+        workers = [stack.enter_context(worker(2.5 if away else math.inf))]
+        if way is Way.QUEUE:
             sender = stack.enter_context(start_producer(node))
         else:
-            sender = stack.enter_context(variant("caller", port, "repeated" in way))
-        origin = sender.started  # of all times
-        lane = []
-        name = way
-        if outage:
-            name = f"worker down for {outage:g} s: {way}"
+            sender = stack.enter_context(variant("caller", port, way is Way.REPEATED))
+        if away:
             workers[0].wait()
-            killed = workers[0].finished - origin
-            time.sleep(outage)
-            workers.append(stack.enter_context(worker(math.inf)))
-            up = workers[1].moments[0] - origin
-            begin = workers[0].seen("(Received)")[2][1] - origin
-            lane = [Span("3", begin, killed, "cut off"), Span("worker down", killed, up, "down")]
-        assert sender.wait() == 0, sender
-        took = sender.finished - origin
+            time.sleep(away)
+            workers.append(stack.enter_context(worker()))
+        assert sender.wait() == 0
         wait_for_processed(workers, sender.count("Stored|Answered"))
-    done = [span for each in workers for span in spans(each, origin)]
-    missing = 5 - len({span.text for span in done})
-    last: Cell = "never" if missing else done[-1].end
-    sending = [Span("all five are stored, the caller is free", 0.0, took, "sending")]
-    lanes = {"caller": spans(sender, origin) or sending, "worker": done + lane}
-    return (name, took, last, sender.count("Failed "), missing), lanes
+    took = sender.finished - sender.started
+    processed = [moment for each in workers for _, moment in each.seen("(Processed)")]
+    missing = 5 - len({order_id for each in workers for order_id in each.processed})
+    last: Cell = "never" if missing else max(processed) - sender.started
+    name = f"worker down for {away:g} s: {way.value}" if away else way.value
+    return name, took, last, sender.count("Failed "), missing
 
 
 def outage(node: Node, work: float) -> Found:
     """Have five orders worked off by direct calls and over the queue, the worker up and down."""
     away = max(2.5 * work, 3)
-    table: Table = [
-        ("five orders, one worker", "caller runs for", "last processed", "failed calls")
-        + ("not processed",)
-    ]
-    panels = {}
     with new_queue(node):
-        for way in ("direct calls", "queue"):
-            row, _ = five_calls(node, way, work)
-            table.append(row)
-        for way in ("direct calls", "direct calls, repeated until answered", "queue"):
-            row, lanes = five_calls(node, way, work, away)
-            table.append(row)
-            panels[f"{way}: {row[-1]} of 5 orders not processed"] = lanes
-    return Found(table, panels)
+        rows = [five_calls(node, way, work) for way in (Way.DIRECT, Way.QUEUE)]
+        rows += [five_calls(node, way, work, away) for way in Way]
+    head = ("five orders, one worker", "caller runs for", "last processed", "failed calls")
+    return Found([(*head, "not processed"), *rows], {})
 
 
 EXPERIMENTS = [consumers, prefetch, crashes, death_of_rabbitmq, outage]
@@ -287,7 +277,7 @@ def main() -> None:
     """Measure, then put the tables where their heads stand, and draw the pictures."""
     found: dict[str, list[Found]] = {}
     with own_node("experiments") as node:
-        measured_with = f"Measured with {versions(node)}."
+        measured_with = f"Measured with {versions(node)}, on {date.today()}."
         for number in range(RUNS):
             for experiment in EXPERIMENTS:
                 progress(f"run {number + 1}: {experiment.__name__}")
@@ -297,8 +287,7 @@ def main() -> None:
         for runs in found.values():
             text = renewed(text, markdown([each.table for each in runs]))
         path.write_text(text)
-    for picture in PICTURES.glob("*.svg"):
-        draw(picture, found[picture.stem][0].panels)  # of the first run
+    draw(PICTURE, found["consumers"][0].panels)  # of the first run
 
 
 if __name__ == "__main__":

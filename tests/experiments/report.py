@@ -12,15 +12,12 @@ Table = list[tuple[Cell, ...]]  # what a run has found: the head, then the rows
 class Span(NamedTuple):
     """What somebody had when."""
 
-    text: str  # an order's number, or words
+    text: str  # an order's number
     begin: float  # seconds
     end: float
-    how: str  # it ended: one of COLOURS
 
 
 Lanes = dict[str, list[Span]]  # who, and what they had
-COLOURS = {"Processed": "#b3de69", "Answered": "#b3de69", "Failed": "#fb8072"}
-COLOURS |= {"cut off": "#fb8072", "down": "#e0e0e0", "sending": "#80b1d3"}
 
 
 def cell(values: list[Cell]) -> str:
@@ -53,24 +50,11 @@ def renewed(text: str, table: str) -> str:
     return re.sub(rf"(?m)^{head}\n(\|.*\n)*", lambda _: table, text)
 
 
-def together(lane: list[Span], short: float) -> list[Span]:
-    """Return the spans in turn; calls that failed right after another one become one with it."""
-    found: list[Span] = []
-    for span in sorted(lane, key=lambda span: span.begin):
-        quick = span.how == "Failed" and span.end - span.begin < short
-        if quick and found and span.begin - found[-1].end < short:
-            before = found.pop()
-            span = Span(f"{before.text}, {span.text}", before.begin, span.end, span.how)
-        found.append(span)
-    return found
-
-
 def draw(path: Path, panels: dict[str, Lanes]) -> None:
     """Draw who had which order when: panels, by caption, below each other on one time axis."""
     import matplotlib  # only here, as it takes a second
     from matplotlib.figure import Figure
 
-    last = max(span.end for lanes in panels.values() for lane in lanes.values() for span in lane)
     heights = [len(lanes) for lanes in panels.values()]
     size = (9, 0.3 * sum(heights) + 0.5 * len(panels) + 0.4)  # inches
     figure = Figure(size, layout="constrained", facecolor="white")  # on dark pages, too
@@ -78,13 +62,10 @@ def draw(path: Path, panels: dict[str, Lanes]) -> None:
     for axes, (caption, lanes) in zip(column, panels.items(), strict=True):
         axes.set_title(caption, loc="left", fontsize=10)
         for who, lane in reversed(lanes.items()):
-            for text, begin, end, how in together(lane, last / 50):
-                edge = "red" if how == "Failed" else "grey"
-                axes.barh(who, end - begin, left=begin, color=COLOURS[how], edgecolor=edge)
-                room = end - begin > len(text) * last / 70
-                at, align = ((begin + end) / 2, "center") if room else (end, "left")
-                axes.text(at, who, f" {text} ", ha=align, va="center", fontsize=9)
-        axes.set(xlim=(0, last * 1.02), axisbelow=True)
+            for text, begin, end in lane:
+                axes.barh(who, end - begin, left=begin, color="#b3de69", edgecolor="grey")
+                axes.text((begin + end) / 2, who, text, ha="center", va="center", fontsize=9)
+        axes.set(xlim=(0, None), axisbelow=True)
         axes.grid(axis="x", color="#dddddd")
     column[-1].set_xlabel("seconds")
     with matplotlib.rc_context({"svg.hashsalt": "orders"}):  # the same figures, the same file
