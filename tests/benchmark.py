@@ -18,8 +18,8 @@ from pika.spec import Basic, BasicProperties
 from rig.changes import orders_are, work_is_nothing
 from rig.node import Node, wait_until
 from rig.orders import QUEUES, order_json, put
-from rig.programs import own_node, progress, run, versions
 from rig.scripts import Program, start_consumer, start_producer
+from rig.tools import own_node, progress, run, versions
 
 SIZES = {"Stored": 5_000, "Processed": 3_000}  # orders
 ROUNDS = 5

@@ -14,7 +14,8 @@ from pika.adapters.blocking_connection import BlockingChannel as Channel
 
 from rig.node import Node, running_node, started_nodes
 from rig.orders import DEFINITIONS
-from rig.programs import clean_up_after_signals
+from rig.scripts import started_programs
+from rig.tools import clean_up_after_signals
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -29,11 +30,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show the end of the nodes' logs with a test that failed."""
+    """Show with a test that failed what its programs said, and the end of the nodes' logs."""
     report = yield
     if report.failed:
+        for program in started_programs:
+            report.sections.append((f"output of {program.name}", program.out))
         for node in started_nodes:
-            report.sections.append((f"log of {node.node_name}", node.log_end()))
+            if node.is_running():
+                report.sections.append((f"log of {node.node_name}", node.log_end()))
+    if report.when == "teardown":
+        started_programs.clear()
     return report
 
 
@@ -67,6 +73,7 @@ def node(shared_node: Node) -> Node:
 @pytest.fixture
 def channel(node: Node) -> Iterator[Channel]:
     """A channel of the test's own, on the shared node."""
+    connection = node.connect()
     with contextlib.suppress(pika.exceptions.AMQPError):  # some tests break it
-        with node.connect() as connection:
+        with connection:
             yield connection.channel()

@@ -1,7 +1,7 @@
 """Run the main job and show both sides, on a RabbitMQ node of its own."""
 
-from rig.programs import own_node, run
 from rig.scripts import start_consumer, start_producer
+from rig.tools import own_node, run
 
 
 def main() -> int:

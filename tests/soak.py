@@ -17,8 +17,8 @@ from pathlib import Path
 from rig.changes import orders_are, patient, work_takes
 from rig.node import LIMIT, Node, let_new_queues_settle, running_node, wait_until
 from rig.orders import drain, ids, ready_count
-from rig.programs import run
 from rig.scripts import Program, start_consumer, start_producer
+from rig.tools import run
 
 PRODUCERS, CONSUMERS, BATCH = 2, 3, 1_000  # orders of a producer
 ROUND = ["rabbitmq killed", "consumer killed", "rabbitmq stopped", *["consumer killed"] * 5]
@@ -49,7 +49,7 @@ class Soak:
             if wait or producer.ended():
                 self.producers.remove(producer)
                 with producer:
-                    assert producer.wait(2 * LIMIT) == 0, producer
+                    assert producer.wait(2 * LIMIT) == 0
                 self.stored.update(producer.stored)
 
     def publish_for(self, seconds: float) -> None:

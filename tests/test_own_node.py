@@ -44,7 +44,7 @@ def test_rabbitmq_that_goes_down_loses_nothing(tmp_path: Path, end: Callable[[No
                 consumer.close_input()
                 network.pause = 0
                 node.start()
-                assert producer.wait(2 * LIMIT) == 0, producer
+                assert producer.wait(2 * LIMIT) == 0
                 consumer.wait_for(r"Received 'IN-HAND' \(redelivered\): ")
                 consumer.stop()
         with node.connect() as connection:
@@ -85,8 +85,8 @@ def test_producer_waits_while_memory_is_short_then_stores_each_once(tmp_path: Pa
             network.release()
             time.sleep(5)  # in which to be wrong
             assert not producer.ended() and len(producer.lines) == 1, producer
-            node.rabbitctl_output("set_vm_memory_high_watermark", "0.6")
-            assert producer.wait() == 0, producer
+            node.rabbitmqctl("set_vm_memory_high_watermark", "0.6")
+            assert producer.wait() == 0
         assert network.connections == 1
         with node.connect() as connection:
             assert drain(connection.channel(), "orders") == dict.fromkeys(producer.stored, 1)
@@ -119,9 +119,9 @@ def test_scripts_wait_for_rabbitmq_its_user_and_its_rights_by_tls(tmp_path: Path
         with running_node(node):
             for process in (producer, consumer):
                 process.wait_for("ERROR .*ACCESS_REFUSED")
-            node.rabbitctl_output("add_user", "late", "p@s")
-            node.rabbitctl_output("set_permissions", "late", ".*", ".*", ".*")
-            assert producer.wait() == 0, producer
+            node.rabbitmqctl("add_user", "late", "p@s")
+            node.rabbitmqctl("set_permissions", "late", ".*", ".*", ".*")
+            assert producer.wait() == 0
             consumer.wait_for("Processed 'ORD-005'")
             consumer.stop()
     assert consumer.count("Waiting for orders") == 1, "said when it does, not before"

@@ -115,7 +115,7 @@ class Network(socketserver.ThreadingTCPServer):
         if self.cut_at and self.cut_at in data:
             self.cuts += 1
             link.close()
-        if self.hold_at and self.hold_at in data:
+        if self.hold_at and self.hold_at in data and not self._closing:
             self.hold_at = b""
             link.gate.clear()
             self.held.set()

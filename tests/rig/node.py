@@ -170,7 +170,7 @@ class Node:
             self.process.kill()
             self.process.wait(LIMIT)
 
-    def rabbitctl_output(self, *arguments: str) -> str:
+    def rabbitmqctl(self, *arguments: str) -> str:
         """Return what rabbitmqctl prints (it costs a second or two)."""
         command = [server_program("rabbitmqctl"), "-q", "-n", self.node_name, *arguments]
         done = subprocess.run(

@@ -10,6 +10,7 @@ rig/changes.py imports the script in the new process, changes it, and calls its 
 """
 
 import base64
+import contextlib
 import os
 import pickle
 import re
@@ -37,6 +38,7 @@ ENVIRONMENT = {
     "PYTHONWARNINGS": "ignore:BlockingConnection is deprecated",  # as pika 1.5 says
     "PYTHONPATH": f"{TESTS}:{ROOT}",
 }
+started_programs: list["Program"] = []  # of which a failed test shows the output
 Where = Node | Network | str | None  # a RabbitMQ, a way to it, an AMQP URL, or the default
 
 
@@ -56,6 +58,7 @@ class Program:
         stderr: int = subprocess.STDOUT,
         environment: dict[str, str] | None = None,
     ) -> None:
+        self.name = " ".join(map(str, arguments))
         self.label = label
         self.lines: list[str] = []
         self.moments: list[float] = []
@@ -69,6 +72,7 @@ class Program:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+        started_programs.append(self)
 
     def _read(self) -> None:
         with self.process.stdout as stream:
@@ -87,12 +91,15 @@ class Program:
 
     def __exit__(self, *_: object) -> None:
         if not self.ended():
-            self.process.kill()
+            children = self.process.children(recursive=True)  # a tool has some, such as a node
+            for process in (self.process, *children):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
         self.wait()
         self.close_input()
 
     def __repr__(self) -> str:
-        return f"{self.process.args!r}, status {self.process.poll()}\n{self.out}"
+        return f"{self.name}, status {self.process.poll()}\n{self.out}"
 
     @property
     def out(self) -> str:

@@ -59,6 +59,6 @@ def progress(text: str) -> None:
 
 def versions(node: Node) -> str:
     """Return what was measured with, in words."""
-    server = node.rabbitctl_output("version").strip()
+    server = node.rabbitmqctl("version").strip()
     python, cores = platform.python_version(), os.cpu_count()
     return f"RabbitMQ {server}, pika {pika.__version__}, Python {python}, {cores} cores"
