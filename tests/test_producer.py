@@ -8,8 +8,8 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel as Channel
 
 from rig.changes import attempts, no_pause, orders_are, work_takes
-from rig.network import CONNECTION_CLOSE, Network
-from rig.node import Node
+from rig.network import CONNECTION_CLOSE, PUBLISH, Network
+from rig.node import LIMIT, Node
 from rig.orders import drain, ids, messages, ready_count
 from rig.scripts import Program, nowhere, start_consumer, start_producer
 
@@ -63,6 +63,7 @@ def test_refused_orders_are_not_called_stored(short_queue: str) -> None:
     assert 200 <= stored < 300
     assert producer.stored == orders[:stored]
     assert producer.count("NackError") == 3
+    assert producer.lines[-1].endswith(f": {orders[stored:]}"), "those that are not confirmed"
 
 
 def test_refused_orders_are_published_once_there_is_room(short_queue: str) -> None:
@@ -82,8 +83,12 @@ def test_orders_for_a_deleted_queue_are_published_again(node: Node, channel: Cha
         network.pause = 0.05  # or it is done too early
         with start_producer(network, partial(orders_are, order_ids=orders)) as producer:
             producer.wait_for("Stored", times=3)
+            # An order that is under way when its queue goes may bring another error: hold it up.
+            network.hold_up_at(PUBLISH)
+            assert network.held.wait(LIMIT)
             channel.queue_delete("orders")
             network.pause = 0
+            network.release()
             assert producer.wait() == 0
     assert producer.count("UnroutableError") == 1
     assert producer.stored == orders
