@@ -151,5 +151,5 @@ def test_publish_raises_what_json_cannot_write(node: Node, channel: Channel) -> 
     code = "import decimal, producer\nproducer.publish([{'amount': decimal.Decimal(5)}])"
     with Program("-c", code, environment={"AMQP_URL": node.url()}) as program:
         assert program.wait() == 1
-    assert program.lines[-1] == "TypeError: Object of type Decimal is not JSON serializable"
+    assert program.count("^TypeError: Object of type Decimal") == 1
     assert list(messages(channel)) == []
