@@ -1,6 +1,6 @@
 """python3 consumer.py processes the orders in RabbitMQ's queue "orders", one by one.
 
-At Ctrl-C it completes the current order and stops. AMQP_URL says where RabbitMQ is.
+At Ctrl-C it finishes its current work and stops. AMQP_URL says where RabbitMQ is.
 """
 
 import argparse
@@ -48,15 +48,15 @@ def parse_order(body: bytes) -> dict:
     for field in ("order_id", "customer", "status"):
         if not isinstance(order.get(field), str) or not order[field].strip():
             raise ValueError(f"{field} must be a string, and not blank")
-        order[field].encode()  # fails at half a character ("\ud800"), which JSON allows
-    amount = order.get("amount", 0)  # json also reads true, NaN and 1e999 (infinity)
+        order[field].encode()  # fails at text that most databases refuse: "\ud800"
+    amount = order.get("amount", 0)  # it can be true, NaN or absurd, such as 1e999
     if type(amount) not in (int, float) or not 0 < amount < 1e15:
         raise ValueError("amount must be a number above 0 and below 1e15")
     return order
 
 
 def process_order(order: dict) -> None:
-    """Write your own code here. (With async or yield it would not run.)
+    """Write your own code here, but no async function: that would not run.
 
     Raise an exception if the work fails: then the order comes again. An order can also
     come twice, for example to another consumer after 30 minutes of work: let a unique
@@ -70,7 +70,7 @@ def try_order(order: dict) -> bool:
     try:
         process_order(order)
         return True
-    except BaseException:  # also catches sys.exit()
+    except BaseException:  # sys.exit() is a failure, too
         logging.exception("The work failed")
     for _ in range(RETRY_DELAY):
         if not stopping:
@@ -96,24 +96,24 @@ def handle(channel: BlockingChannel, method: Basic.Deliver, body: bytes) -> None
         # heartbeats RabbitMQ would close the connection during long work.
         channel.connection.process_data_events()
     if stopping:
-        # Ask for no more orders. Otherwise we get the next order after the ack, end
-        # without working on it, and RabbitMQ counts a failed try.
+        # Ask for no more orders. Otherwise RabbitMQ sends one more after the ack. We
+        # would leave it undone, and RabbitMQ would count a failed try.
         channel.cancel()
     if work.result():
         # The ack deletes the order. If we end before it, the order comes again.
         channel.basic_ack(method.delivery_tag)
         logging.info(f"Processed {order_id!r}")
     else:
-        # It comes again. Not basic_nack(): RabbitMQ 4.3 does not count that as a try.
+        # The order comes again. No basic_nack() here: RabbitMQ 4.3 does not count that.
         channel.basic_reject(method.delivery_tag, requeue=True)
 
 
 def consume_orders() -> None:
-    """Handle messages until `stopping`. Raise an exception if RabbitMQ stops it."""
+    """Handle messages until `stopping`. Raise an exception if the delivery ends."""
     with pika.BlockingConnection(RABBITMQ) as connection:
         channel = connection.channel()
         channel.queue_declare(QUEUE, durable=True, arguments=QUEUE_ARGUMENTS)
-        # A huge limit: RabbitMQ 4 may delete a message that was viewed too often.
+        # Otherwise RabbitMQ 4 may delete a dead letter after 21 views on its web page.
         arguments = {"x-queue-type": "quorum", "x-delivery-limit": 2_000_000_000}
         channel.queue_declare("orders.dead", durable=True, arguments=arguments)
         # One unacknowledged order per consumer: a free consumer gets the next one.
@@ -140,8 +140,8 @@ def main() -> None:
             consume_orders()
         except Exception as error:
             logging.error(repr(error))
-            # This sleep starts when work that still runs has ended. If we did not wait
-            # for that, we could get the same order again meanwhile.
+            # The worker may still be busy: this sleep waits its turn. Otherwise the
+            # same order could come again, and wait in line behind itself.
             worker.submit(time.sleep, 1).result()
     logging.info("Stopped")
 
