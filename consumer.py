@@ -113,7 +113,7 @@ def consume_orders() -> None:
     with pika.BlockingConnection(RABBITMQ) as connection:
         channel = connection.channel()
         channel.queue_declare(QUEUE, durable=True, arguments=QUEUE_ARGUMENTS)
-        # Otherwise RabbitMQ 4 may delete a dead letter after 21 views on its web page.
+        # Without this limit, RabbitMQ 4 may delete a dead letter after 21 views of it.
         arguments = {"x-queue-type": "quorum", "x-delivery-limit": 2_000_000_000}
         channel.queue_declare("orders.dead", durable=True, arguments=arguments)
         # One unacknowledged order per consumer: a free consumer gets the next one.
@@ -140,8 +140,8 @@ def main() -> None:
             consume_orders()
         except Exception as error:
             logging.error(repr(error))
-            # The worker may still be busy: this sleep waits its turn. Otherwise the
-            # same order could come again, and wait in line behind itself.
+            # The worker may still be busy: this sleep waits its turn. Otherwise each
+            # lost connection during long work could bring one more failed try.
             worker.submit(time.sleep, 1).result()
     logging.info("Stopped")
 
