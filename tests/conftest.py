@@ -46,9 +46,9 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 @pytest.fixture(autouse=True)
 def seed() -> None:
     """Print what repeats the random numbers of a test; pytest shows it if the test fails."""
-    number = random.randrange(10**6)
+    number = int(os.environ.get("SEED", random.randrange(10**6)))
     random.seed(number)
-    print(f"random.seed({number})")
+    print(f"SEED={number}")
 
 
 @pytest.fixture(scope="session")
