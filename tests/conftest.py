@@ -1,21 +1,23 @@
 """Fixtures: one RabbitMQ node a process, and empty queues for each test."""
 
-import contextlib
-import json
 import os
-import random
+import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-import pika
-import pytest
-from pika.adapters.blocking_connection import BlockingChannel as Channel
+# So that plain pytest, or an editor's button, finds the rig and the scripts; and as the scripts
+# read AMQP_URL when they are imported. A test sets it for a script; the user's is not touched.
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+os.environ.pop("AMQP_URL", None)
 
-from rig.node import Node, running_node, started_nodes
-from rig.orders import DEFINITIONS
-from rig.scripts import started_programs
-from rig.tools import clean_up_after_signals
+import pytest  # noqa: E402
+from pika.adapters.blocking_connection import BlockingChannel as Channel  # noqa: E402
+
+from rig.node import Node, running_node, started_nodes  # noqa: E402
+from rig.orders import QUEUES  # noqa: E402
+from rig.scripts import started_programs  # noqa: E402
+from rig.tools import clean_up_after_signals  # noqa: E402
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -25,7 +27,6 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.basetemp = Path(folder.name) / "pytest"
         config.add_cleanup(folder.cleanup)
     clean_up_after_signals()
-    os.environ.pop("AMQP_URL", None)  # a test sets it for a script; the user's is not touched
 
 
 @pytest.hookimpl(wrapper=True)
@@ -43,20 +44,10 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    """Print what repeats the random numbers of a test; pytest shows it if the test fails."""
-    number = int(os.environ.get("SEED", random.randrange(10**6)))
-    random.seed(number)
-    print(f"SEED={number}")
-
-
 @pytest.fixture(scope="session")
 def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """The node that most tests share."""
-    folder = tmp_path_factory.mktemp("node")
-    (folder / "definitions.json").write_text(json.dumps(DEFINITIONS))
-    with running_node(Node(folder, f"load_definitions = {folder}/definitions.json\n")) as node:
+    with running_node(Node(tmp_path_factory.mktemp("node"))) as node:
         yield node
 
 
@@ -65,15 +56,22 @@ def node(shared_node: Node) -> Node:
     """The shared node, without any of our queues."""
     with shared_node.connect() as connection:
         channel = connection.channel()
-        channel.queue_delete("orders")
-        channel.queue_delete("orders.dead")
+        for queue in QUEUES:
+            channel.queue_delete(queue)
     return shared_node
+
+
+@pytest.fixture
+def full_at_200(node: Node) -> Iterator[None]:
+    """Let the queue take 200 messages and refuse more, by a policy as an operator sets it."""
+    definition = '{"max-length": 200, "overflow": "reject-publish"}'
+    node.rabbitmqctl("set_policy", "full", "^orders$", definition, "--apply-to", "queues")
+    yield
+    node.rabbitmqctl("clear_policy", "full")
 
 
 @pytest.fixture
 def channel(node: Node) -> Iterator[Channel]:
     """A channel of the test's own, on the shared node."""
-    connection = node.connect()
-    with contextlib.suppress(pika.exceptions.AMQPError):  # some tests break it
-        with connection:
-            yield connection.channel()
+    with node.connect() as connection:
+        yield connection.channel()

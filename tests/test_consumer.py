@@ -1,7 +1,6 @@
 """consumer.py as a process, as a user runs it, against a real broker."""
 
 import json
-import random
 import time
 from functools import partial
 from signal import SIGINT, SIGKILL, SIGTERM
@@ -10,312 +9,382 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel as Channel
 
 from rig.changes import (
-    Falsy,
-    method_is_missing,
-    no_pause,
-    work_crashes,
+    Odd,
+    pause,
+    three_tries,
     work_empties_the_order,
     work_fails,
     work_is_nothing,
     work_takes,
     work_waits,
 )
-from rig.node import SPEED, Node, wait_until
-from rig.orders import counts, drain, ids, messages, order_json, put, put_orders, ready_count
-from rig.scripts import Program, nowhere, start_consumer, start_producer
+from rig.network import BASIC_ACK, BASIC_QOS, Network
+from rig.node import LIMIT, SPEED, Node, wait_until
+from rig.orders import (
+    consumer_count,
+    drain,
+    ids,
+    messages,
+    order_json,
+    put,
+    put_orders,
+    ready_count,
+)
+from rig.scripts import run_consumer, run_producer, start_consumer
+
+either_signal = pytest.mark.parametrize("number", [SIGINT, SIGTERM], ids=["SIGINT", "SIGTERM"])
+no_pause = partial(pause, 0)
 
 # The work on an order
 
 
 def test_five_orders_take_two_seconds_each(node: Node, channel: Channel) -> None:
-    with start_consumer(node) as consumer, start_producer(node):
-        consumer.wait_for("Processed 'ORD-005'")
-        consumer.stop()
-    begins = dict(consumer.seen("Received '(.*?)'"))
-    ends = dict(consumer.seen("Processed '(.*?)'"))
-    assert list(begins) == list(ends) == [f"ORD-00{number}" for number in range(1, 6)]
-    for order_id, begin in begins.items():
-        assert ends[order_id] - begin > 1.9
-    assert 9.9 < ends["ORD-005"] - begins["ORD-001"] < 10 + 2 / SPEED
+    run_producer(node)
+    consumer = run_consumer(node, until="Processed 'ORD-005'")
+    assert consumer.received == consumer.processed == [f"ORD-00{number}" for number in range(1, 6)]
+    begins, ends = consumer.moments_of("Received"), consumer.moments_of("Processed")
+    for begin, end in zip(begins, ends, strict=True):
+        assert end - begin > 1.9
+    assert ends[-1] - begins[0] < 10 + 2 / SPEED
     assert not drain(channel)
 
 
 def test_log_tells_all_that_happens_to_an_order(node: Node, channel: Channel) -> None:
-    put_orders(channel, "ORD-001")
-    with start_consumer(node) as consumer:
-        consumer.wait_for("Processed")
-        consumer.stop()
-    fields = "'customer': 'Иван Иванов', 'amount': 1249.5, 'status': 'pending'"
-    assert [line[24:] for line in consumer.lines] == [
-        "INFO Waiting for orders",
-        f"INFO Received 'ORD-001': {{'order_id': 'ORD-001', {fields}}}",
-        "INFO Processed 'ORD-001'",
+    put_orders(channel, "ЗАКАЗ-Ж")
+    assert run_consumer(node, until="Processed").lines == [
+        f"INFO Waiting for orders from 127.0.0.1:{node.port}",
+        f"INFO Received '{order_json('ЗАКАЗ-Ж').decode()}'",
+        "INFO Processed 'ЗАКАЗ-Ж'",
+        "Stopping after the current order (a second Ctrl-C kills it)",
         "INFO Stopped",
     ]
 
 
-def test_work_gets_the_whole_order_and_may_change_it(node: Node, channel: Channel) -> None:
-    put(channel, order_json("A", items=[1.5, {"n": 2}, None]))
-    with start_consumer(node, work_empties_the_order) as consumer:
-        consumer.wait_for("Processed 'A'")
-    rest = "'amount': 1249.5, 'status': 'pending', 'items': [1.5, {'n': 2}, None]"
-    assert f"{{'order_id': 'A', 'customer': 'Иван Иванов', {rest}}}" in consumer.lines
+def test_free_consumer_gets_the_next_order(node: Node, channel: Channel) -> None:
+    """While another one works: prefetch_count=1 leaves nothing else with that."""
+    with start_consumer(node, work_waits) as busy:
+        put_orders(channel, "A")
+        busy.wait_for("begin A")
+        put_orders(channel, *"BCDE")
+        free = run_consumer(node, work_takes, until="Processed 'E'")
+        assert free.processed == ["B", "C", "D", "E"]
+        busy.close_input()
+        busy.wait_for("Processed 'A'")
+
+
+def test_work_may_change_its_order(node: Node, channel: Channel) -> None:
+    put_orders(channel, "A")
+    run_consumer(node, work_empties_the_order, until="Processed 'A'")
+
+
+def test_consumer_waits_no_longer_than_the_work_takes(node: Node, channel: Channel) -> None:
+    put_orders(channel, *ids("A", 60))
+    consumer = run_consumer(node, work_is_nothing, until="Processed 'A-00060'")
+    first, *_, last = consumer.moments_of("Processed")
+    assert last - first < 10 / SPEED
 
 
 def test_no_core_is_busy_while_it_waits_or_works(node: Node, channel: Channel) -> None:
     with start_consumer(node, work_waits) as consumer:
         consumer.wait_for("Waiting for orders")
-        assert cpu_seconds_used_in_four(consumer) < 0.5
+        time.sleep(4)
         put_orders(channel, "A")
         consumer.wait_for("begin A")
-        assert cpu_seconds_used_in_four(consumer) < 0.5
+        time.sleep(4)
+        used = consumer.process.cpu_times()
+    assert used.user + used.system < 2, "the start costs some tenths of a second"
 
 
-def cpu_seconds_used_in_four(program: Program) -> float:
-    """Return how much of a core a program takes in the next four seconds."""
-    before = program.process.cpu_times()
-    time.sleep(4)
-    after = program.process.cpu_times()
-    return float(after.user + after.system - before.user - before.system)
+# It is killed or stopped
 
 
-# Ctrl-C and SIGTERM
+@pytest.mark.parametrize("second_signal", [False, True], ids=["SIGKILL", "second signal"])
+def test_killed_consumer_gives_its_order_back(
+    node: Node, channel: Channel, second_signal: bool
+) -> None:
+    put_orders(channel, "A")
+    with start_consumer(node, work_waits) as consumer:
+        consumer.wait_for("begin A")
+        if second_signal:
+            consumer.ask_to_stop(SIGTERM)
+            assert not consumer.ended()
+        consumer.signal(SIGTERM if second_signal else SIGKILL)
+        assert consumer.wait() == -(SIGTERM if second_signal else SIGKILL)
+    assert consumer.processed == []
+    another = run_consumer(node, work_takes, until="Processed 'A'")
+    assert another.received == another.redelivered == ["A"]
 
 
-@pytest.mark.parametrize("number", [SIGINT, SIGTERM])
-def test_signal_lets_it_complete_the_order_in_hand(
+@either_signal
+def test_signal_lets_it_complete_the_current_order(
     node: Node, channel: Channel, number: int
 ) -> None:
-    """And it touches no other: the next ones are not redelivered, and no failure is counted."""
+    """And it touches no other: the next ones are not redelivered."""
     put_orders(channel, "A", "B", "C")
     with start_consumer(node, work_waits) as consumer:
         consumer.wait_for("begin A")
         consumer.ask_to_stop(number)
         consumer.close_input()
         assert consumer.wait() == 0
-    assert consumer.lines[-1].endswith("INFO Stopped")
+    assert consumer.lines[-1] == "INFO Stopped"
     assert consumer.processed == ["A"]
-    for (method, properties, body), order_id in zip(messages(channel), "BC", strict=True):
-        assert json.loads(body)["order_id"] == order_id
-        assert not method.redelivered
-        assert not (properties.headers or {}).get("x-delivery-count")
+    rest = list(messages(channel))
+    assert [body for _, _, body in rest] == [order_json("B"), order_json("C")]
+    assert not any(method.redelivered for method, _, _ in rest)
 
 
-@pytest.mark.parametrize("number", [SIGINT, SIGTERM])
-def test_second_signal_kills_it_and_gives_the_order_back(
-    node: Node, channel: Channel, number: int
-) -> None:
-    put_orders(channel, "A")
-    with start_consumer(node, work_waits) as consumer:
-        consumer.wait_for("begin A")
-        consumer.ask_to_stop(number)
-        assert not consumer.ended()
-        consumer.signal(number)
-        assert consumer.wait() == -number
-    wait_until(lambda: ready_count(channel) == 1, "the order is back")
-    assert consumer.processed == []
-
-
-def test_idle_consumer_stops_within_two_seconds(node: Node) -> None:
+def test_idle_consumer_stops_soon(node: Node) -> None:
     with start_consumer(node) as consumer:
         consumer.wait_for("Waiting for orders")
-        assert seconds_to_stop(consumer) < 2 / SPEED
+        consumer.stop()
+    said, stopped = consumer.moments[-2:]
+    assert stopped - said < 10 / SPEED
 
 
-def seconds_to_stop(consumer: Program) -> float:
-    """Stop a consumer; return the time from the signal to its last line."""
-    sent = time.time()
-    consumer.stop()
-    return consumer.moments[-1] - sent
+def test_consumer_that_stops_while_it_connects_begins_no_order(
+    node: Node, channel: Channel
+) -> None:
+    put_orders(channel, "A")
+    with Network(node.port) as network:
+        network.hold_up_at(BASIC_QOS)
+        with start_consumer(network, work_takes) as consumer:
+            assert network.held.wait(LIMIT)
+            consumer.ask_to_stop()
+            network.release()
+            assert consumer.wait() == 0
+    assert consumer.received == []
+    wait_until(lambda: ready_count(channel) == 1, "the order is there")
 
 
 def test_consumer_stops_though_invalid_messages_keep_coming(node: Node, channel: Channel) -> None:
-    put(channel, *[b"x"] * 50_000, confirm=False)
+    put(channel, *[b"x"] * 5_000)
     with start_consumer(node) as consumer:
-        consumer.wait_for("Rejected", times=50)
-        assert seconds_to_stop(consumer) < 2 / SPEED
-    assert ready_count(channel) > 1_000, "they were still coming"
-    channel.queue_delete("orders")  # or RabbitMQ dead-letters on, beside the next tests
-    channel.queue_delete("orders.dead")
+        consumer.wait_for("Stored a copy", times=50)
+        consumer.stop()
+    assert ready_count(channel) > 100, "they were still coming"
 
 
 def test_signals_at_full_speed_lose_and_repeat_nothing(node: Node, channel: Channel) -> None:
     """Without work, most of them come between an acknowledgement and the next delivery."""
-    orders = ids("A", 2_000)
+    orders = ids("A", 4_000)
     put_orders(channel, *orders)
     done: list[str] = []
-    for _ in range(6):
-        with start_consumer(node, work_takes) as consumer:
+    for moment in (0.00, 0.01, 0.02, 0.03, 0.04):
+        with start_consumer(node, work_is_nothing) as consumer:
             consumer.wait_for("Processed", times=20)
-            time.sleep(random.uniform(0, 0.05))  # to hit different moments
+            time.sleep(moment)
             consumer.stop(SIGTERM)
-        assert consumer.count("Received") == len(consumer.processed)
+        assert consumer.received == consumer.processed
         done += consumer.processed
-        if len(done) > 1_500:
+        if len(done) > 3_000:
             break  # this test was held up, and the orders might run out
     rest = [json.loads(body)["order_id"] for _, _, body in messages(channel)]
     assert rest, "a signal came amid the stream"
     assert done + rest == orders
 
 
-def test_never_gives_up_but_stops_at_a_signal() -> None:
-    with start_consumer(nowhere(), no_pause) as consumer:
-        consumer.wait_for("ConnectionRefusedError", times=200)
-        consumer.stop()
-
-
 # Work that fails
 
 
-def test_failed_work_is_tried_again_after_ten_seconds(node: Node, channel: Channel) -> None:
-    """With heartbeats meanwhile: RabbitMQ closes a connection that is silent for two, here 6 s."""
-    put_orders(channel, "FAILS", "B")
-    url = node.url(query="?heartbeat=3")
-    with start_consumer(url, work_fails) as consumer:
-        consumer.wait_for("Processed 'B'")
-        consumer.stop()
-    tries = [moment for _, moment in consumer.seen("(Received 'FAILS')")]
-    assert len(tries) == 2
-    assert 10 <= tries[1] - tries[0] < 10 + 5 / SPEED
-    assert consumer.count(r"Received 'FAILS' \(redelivered\)") == 1
-    assert consumer.count("Waiting for orders") == 1, "no connection was lost"
-    assert consumer.processed == ["FAILS", "B"], "the order behind it has waited"
+def test_failed_work_is_tried_again_behind_the_other_orders(node: Node, channel: Channel) -> None:
+    put_orders(channel, "FAILS", "B", "C")
+    failing = partial(work_fails, on="FAILS", times=1)
+    consumer = run_consumer(node, failing, until="Processed 'FAILS'")
+    assert consumer.received == ["FAILS", "B", "C", "FAILS"]
+    assert consumer.processed == ["B", "C", "FAILS"]
+    assert consumer.count("WARNING Stored a copy in orders with {'tries': 1}") == 1
     assert not drain(channel)
 
 
-def test_failure_is_logged_at_once_with_its_traceback(node: Node, channel: Channel) -> None:
-    put_orders(channel, "FAILS")
-    with start_consumer(node, work_fails) as consumer:
-        consumer.wait_for("RuntimeError: the card was declined")
-        received = consumer.seen("(Received)")[0][1]
-        assert consumer.seen("(RuntimeError)")[0][1] - received < 5 / SPEED, "not after the pause"
-    assert consumer.count("ERROR The work failed") == 1
-    assert consumer.count("^Traceback ") == 1
-    assert consumer.count("in charge_the_card$") == 1, "where in the user's code"
+def test_failure_is_logged_at_once_then_the_consumer_pauses_for_five_seconds(
+    node: Node, channel: Channel
+) -> None:
+    """With heartbeats: RabbitMQ closes a connection that is silent for three, here 3 s."""
+    put_orders(channel, "A")
+    url = node.url(query="?heartbeat=1")
+    consumer = run_consumer(url, partial(work_fails, on="A", times=2), until="Processed 'A'")
+    assert consumer.texts("^ERROR (.*)") == ["'A' failed, try 1 of 60", "'A' failed, try 2 of 60"]
+    assert consumer.count("^Traceback ") == 2
+    assert consumer.count("in charge_the_card$") == 2, "where in the user's code"
+    assert consumer.count("^RuntimeError: the card was declined$") == 2
+    failed, again = consumer.moments_of("failed, try"), consumer.moments_of("Received")
+    for number in (0, 1):
+        assert 4.9 < again[number + 1] - failed[number] < 5 + 5 / SPEED
+    assert consumer.count("Waiting for orders") == 1, "no connection was lost"
 
 
-@pytest.mark.parametrize("error", [Falsy(), SystemExit(0)], ids=repr)
+@pytest.mark.parametrize("error", [Odd(), SystemExit(0)], ids=["odd", "sys.exit(0)"])
 def test_unusual_exceptions_are_failures_too(
     node: Node, channel: Channel, error: BaseException
 ) -> None:
-    put_orders(channel, "FAILS")
-    with start_consumer(node, no_pause, partial(work_fails, error=error)) as consumer:
-        consumer.wait_for("Processed 'FAILS'")
-        consumer.stop()
-    assert consumer.count("The work failed") == 1
+    put_orders(channel, "A")
+    failing = partial(work_fails, on="A", error=error)
+    consumer = run_consumer(node, three_tries, failing, until="Stored a copy in orders.dead")
+    assert consumer.count("ERROR 'A' failed, try . of 3") == 3
+    assert drain(channel, "orders.dead") == {"A": 1}
 
 
-def test_order_whose_work_always_fails_is_dead_lettered_after_21_tries(
+def test_order_that_always_fails_ends_in_orders_dead_with_the_error(
     node: Node, channel: Channel
 ) -> None:
-    """RabbitMQ 4.3 does not count a nack, so the nack is taken away here, on any version."""
     put_orders(channel, "FAILS", "B")
-    no_nack = partial(method_is_missing, name="basic_nack")
-    with start_consumer(node, no_pause, no_nack, partial(work_fails, times=99)) as consumer:
-        consumer.wait_for("Processed 'B'")
-        consumer.stop()
-    assert consumer.count("Received 'FAILS'") == 21
-    assert consumer.count("Waiting for orders") == 1
+    failing = partial(work_fails, on="FAILS")
+    said = "WARNING Stored a copy in orders.dead .*the card was declined"
+    consumer = run_consumer(node, no_pause, failing, until=said)
+    assert consumer.received.count("FAILS") == 60
     assert consumer.processed == ["B"]
-    wait_until(lambda: ready_count(channel, "orders.dead") == 1, "a dead letter")
     ((_, properties, body),) = messages(channel, "orders.dead")
     assert body == order_json("FAILS")
-    assert properties.headers["x-death"][0]["reason"] == "delivery_limit"
+    assert properties.headers == {"error": "RuntimeError('the card was declined')"}
+    assert properties.delivery_mode == 2
+    assert not drain(channel)
 
 
-def test_stop_in_the_pause_gives_the_order_back(node: Node, channel: Channel) -> None:
-    put_orders(channel, "FAILS", "B")
-    with start_consumer(node, work_fails) as consumer:
-        consumer.wait_for("RuntimeError: the card was declined")
-        assert seconds_to_stop(consumer) < 4 / SPEED, "docker stop gives it ten"
-    assert consumer.processed == []
-    assert drain(channel) == {"FAILS": 1, "B": 1}
+def test_order_put_back_from_orders_dead_gets_all_its_tries_again(
+    node: Node, channel: Channel
+) -> None:
+    put_orders(channel, "A")
+    for _ in range(2):
+        failing = partial(work_fails, on="A")
+        consumer = run_consumer(node, three_tries, failing, until="Stored a copy in orders.dead")
+        assert consumer.count("'A' failed") == 3
+        _, properties, body = channel.basic_get("orders.dead", auto_ack=True)
+        channel.basic_publish("", "orders", body, properties)  # as a shovel would
 
 
-def test_order_that_fails_while_it_stops_counts_one_failure(node: Node, channel: Channel) -> None:
-    put_orders(channel, "FAILS", "B")
-    with start_consumer(node, partial(work_fails, gate=True)) as consumer:
+def test_tries_are_counted_over_killed_consumers(node: Node, channel: Channel) -> None:
+    """The count is in the message: a consumer killed in its pause takes nothing with it."""
+    put(channel, order_json("A"), headers={"tries": 7})
+    failing = partial(work_fails, on="A")
+    with start_consumer(node, partial(pause, 600), failing) as victim:
+        victim.wait_for("'A' failed, try 8 of 60")
+        victim.kill()
+    wait_until(lambda: consumer_count(channel) == 0, "RabbitMQ to see it dead")
+    assert ready_count(channel) == 1, "the order is back, without a copy"
+    consumer = run_consumer(node, no_pause, failing, until="'A' failed, try 9 of 60")
+    assert consumer.texts("failed, try (.*) of")[0] == "8"
+
+
+def test_copy_is_stored_before_the_original_is_acknowledged(node: Node, channel: Channel) -> None:
+    """A connection that is cut between the two leaves the order there twice, not nowhere."""
+    put_orders(channel, "A")
+    failing = partial(work_fails, on="A", times=1)
+    with Network(node.port) as network:
+        network.cut_at = BASIC_ACK
+        with start_consumer(network, no_pause, failing) as consumer:
+            consumer.wait_for("Processed 'A'", times=2)
+            consumer.stop()
+    assert network.cuts == 1
+    assert consumer.received == ["A", "A", "A"]
+    assert consumer.redelivered == ["A"]
+    assert not drain(channel)
+
+
+def test_order_stays_if_its_copy_is_refused(
+    node: Node, channel: Channel, full_at_200: None
+) -> None:
+    put_orders(channel, "FAILS")
+    with start_consumer(node, no_pause, partial(work_waits, fails=True)) as consumer:
         consumer.wait_for("begin FAILS")
+        put_orders(channel, *ids("A", 200))
+        consumer.close_input()
+        consumer.wait_for("ERROR RabbitMQ at .*NackError")
+    assert consumer.count("Stored a copy") == 0
+    wait_until(lambda: consumer_count(channel) == 0, "RabbitMQ to see it dead")
+    assert drain(channel)["FAILS"] == 1
+
+
+@pytest.mark.parametrize("in_pause", [False, True], ids=["before it fails", "in the pause"])
+def test_order_that_fails_while_the_consumer_stops_is_kept(
+    node: Node, channel: Channel, in_pause: bool
+) -> None:
+    """With its tries, and the consumer touches no other order."""
+    put_orders(channel, "FAILS", "B")
+    failing = partial(work_waits, fails=True)
+    with start_consumer(node, partial(pause, 2), failing) as consumer:
+        consumer.wait_for("begin FAILS")
+        if in_pause:
+            consumer.close_input()
+            consumer.wait_for("'FAILS' failed, try 1 of 60")
         consumer.ask_to_stop()
         consumer.close_input()
         assert consumer.wait() == 0
-    assert consumer.processed == []
-    (failed, properties, body), (other, _, _) = messages(channel)
-    assert body == order_json("FAILS")
-    assert failed.redelivered
-    assert properties.headers["x-delivery-count"] == 1
+    (other, _, first), (_, properties, last) = messages(channel)
+    assert (first, last) == (order_json("B"), order_json("FAILS"))
+    assert (properties.headers, properties.delivery_mode) == ({"tries": 1}, 2)
     assert not other.redelivered
-
-
-def test_order_that_kills_its_consumer_is_dead_lettered_after_21_tries(
-    node: Node, channel: Channel
-) -> None:
-    put_orders(channel, "CRASHES")
-    marks: list[str | None] = []
-    for _ in range(21):
-        wait_until(lambda: ready_count(channel) == 1, "the order is back")
-        with start_consumer(node, work_crashes) as consumer:
-            assert consumer.wait() == -SIGKILL
-        marks += consumer.texts(r"Received 'CRASHES'( \(redelivered\))?:")
-    assert marks == [None] + [" (redelivered)"] * 20
-    wait_until(lambda: ready_count(channel, "orders.dead") == 1, "a dead letter")
-
-
-def test_nothing_is_called_processed_that_is_not_acknowledged(node: Node, channel: Channel) -> None:
-    put_orders(channel, "A")
-    no_ack = partial(method_is_missing, name="basic_ack")
-    with start_consumer(node, work_takes, no_ack) as consumer:
-        consumer.wait_for(r"Received 'A' \(redelivered\)")
-    assert consumer.processed == []
 
 
 # Messages that are no orders
 
-INVALID = [b"hello", b"", b"not JSON", b"[]", order_json("A", amount=-5), order_json(" ")]
-INVALID += [b'{"order_id": "A"}', b"[" * 200_000, bytes(1_000_000), bytes(range(256))]
-INVALID += [order_json("A").decode().encode(code) for code in ("cp1251", "utf-16", "utf-8-sig")]
-INVALID += [order_json("A") + order_json("B"), b"9" * 100_000]
+INVALID = {
+    b"hello": "Expecting value: line 1 column 1 (char 0)",
+    b"[]": "not a JSON object",
+    order_json("A", amount=-5): "amount must be a number above 0 and below 1e15",
+    b"[" * 200_000: "",  # Python's versions say it in different words
+    bytes(1_000_000): "Expecting value: line 1 column 1 (char 0)",
+    b"": "Expecting value: line 1 column 1 (char 0)",
+    bytes(range(128, 256)): "'utf-8' codec can't decode byte 0x80 in position 0",
+    b'{"order_id": ' + b"9" * 100_000 + b"}": "Exceeds the limit",
+}
 
 
-def test_invalid_messages_are_dead_lettered_byte_for_byte(node: Node, channel: Channel) -> None:
-    put(channel, *INVALID, order_json("B"), headers={"mine": "kept"}, content_type="text/x")
-    with start_consumer(node, work_takes) as consumer:
-        consumer.wait_for("Processed 'B'")
-        wait_until(lambda: ready_count(channel, "orders.dead") == len(INVALID), "all dead")
-        consumer.stop()
-    dead = list(messages(channel, "orders.dead"))
-    assert sorted(body for _, _, body in dead) == sorted(INVALID)
-    for _, properties, _ in dead:
-        assert properties.headers["mine"] == "kept"
-        assert properties.headers["x-death"][0]["reason"] == "rejected"
-        assert (properties.content_type, properties.delivery_mode) == ("text/x", 2)
-    assert consumer.count("ERROR Rejected: .") == len(INVALID)
-    reason = "Expecting value: line 1 column 1 (char 0)"  # of b"hello", as README shows it
-    assert consumer.lines[1].endswith(f"ERROR Rejected: {reason}")
+def test_invalid_messages_go_to_orders_dead_byte_for_byte(node: Node, channel: Channel) -> None:
+    put(channel, *INVALID, order_json("B"), headers={"foreign": "x"})
+    consumer = run_consumer(node, work_takes, until="Processed 'B'")
+    dead = {body: properties for _, properties, body in messages(channel, "orders.dead")}
+    assert list(dead) == list(INVALID)
+    for body, reason in INVALID.items():
+        assert list(dead[body].headers) == ["error"]
+        assert dead[body].headers["error"].startswith(reason)
+        assert dead[body].delivery_mode == 2
+    assert consumer.lines[1:3] == [
+        "INFO Received 'hello'",
+        "WARNING Stored a copy in orders.dead with "
+        "{'error': 'Expecting value: line 1 column 1 (char 0)'}",
+    ]
+    assert consumer.processed == ["B"]
+
+
+@pytest.mark.parametrize("value", ["3", [3], {"n": 3}, None], ids=str)
+def test_foreign_header_of_the_name_tries_holds_up_nobody(
+    node: Node, channel: Channel, value: object
+) -> None:
+    put(channel, order_json("A"), headers={"tries": value})
+    put_orders(channel, "B")
+    run_consumer(node, work_takes, until="Processed 'B'")
+    assert drain(channel, "orders.dead") == {"A": 1}
 
 
 def test_log_stays_small_though_messages_are_large(node: Node, channel: Channel) -> None:
     large = "x" * 1_000_000
-    put(channel, order_json(large, customer=large), large.encode(), order_json("B"))
-    with start_consumer(node, work_is_nothing) as consumer:
-        consumer.wait_for("Processed 'B'")
-    assert (consumer.count("Received"), consumer.count("Rejected")) == (2, 1)
+    put(channel, order_json("A", customer=large), large.encode(), order_json("B"))
+    consumer = run_consumer(node, work_is_nothing, until="Processed 'B'")
+    assert consumer.count("INFO Received") == 3
     assert max(map(len, consumer.lines)) < 600
 
 
 # Queues that are deleted
 
 
-def test_deleted_queue_is_declared_again_after_a_second(node: Node, channel: Channel) -> None:
+def test_copy_for_a_deleted_queue_is_stored_when_the_queue_is_back(
+    node: Node, channel: Channel
+) -> None:
     with start_consumer(node) as consumer:
-        for times in (1, 2):
-            consumer.wait_for("Waiting for orders", times)
-            wait_until(lambda: counts(channel).consumer_count == 1, "the consumer to subscribe")
-            channel.queue_delete("orders")
-            consumer.wait_for("ERROR .*cancelled by RabbitMQ", times)
-        consumer.wait_for("Waiting for orders", 3)
+        consumer.wait_for("Waiting for orders")
+        channel.queue_delete("orders.dead")
+        channel.basic_publish("", "orders", b"hello")
+        consumer.wait_for("ERROR .*UnroutableError")
+        consumer.wait_for("Stored a copy in orders.dead")
         consumer.stop()
-    ends = [moment for _, moment in consumer.seen("(cancelled)")]
-    begins = [moment for _, moment in consumer.seen("(Waiting)")][1:]
-    for end, begin in zip(ends, begins, strict=True):
-        assert begin - end > 0.99
+    assert ready_count(channel, "orders.dead") == 1
+
+
+def test_deleted_queue_is_told_and_declared_again(node: Node, channel: Channel) -> None:
+    with start_consumer(node) as consumer:
+        consumer.wait_for("Waiting for orders")
+        wait_until(lambda: consumer_count(channel) == 1, "the consumer to subscribe")
+        channel.queue_delete("orders")
+        consumer.wait_for("ERROR RabbitMQ at .*cancelled this consumer")
+        consumer.wait_for("Waiting for orders", times=2)
+        consumer.stop()

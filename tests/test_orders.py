@@ -7,12 +7,20 @@ import pytest
 from consumer import parse_order
 from rig.orders import order_json
 
-TEXTS = ["order_id", "customer", "status"]
+TEXT = "{} must be a string, and not blank"
+AMOUNT = "amount must be a number above 0 and below 1e15"
 
 
 def with_amount(text: str) -> bytes:
     """Return an order with the amount as it is written there."""
     return order_json("A", amount="@").replace(b'"@"', text.encode())
+
+
+def without(field: str) -> bytes:
+    """Return an order that lacks a field."""
+    order = json.loads(order_json("A"))
+    del order[field]
+    return json.dumps(order).encode()
 
 
 def test_order_is_returned_whole() -> None:
@@ -27,40 +35,34 @@ def test_amount_is_any_number_above_zero_and_below_the_limit(amount: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "amount",
-    ["0", "-1", "-0.5", "true", "null", '"5"', "[5]", "NaN", "Infinity"]
-    + ["1e15", "1e999999", "1e99999999999999999999", "9" * 4000],
+    "body, reason",
+    [
+        pytest.param(b"hello", "Expecting value: line 1 column 1 (char 0)", id="no JSON"),
+        pytest.param(b"", "Expecting value: line 1 column 1 (char 0)", id="empty"),
+        pytest.param(b"[]", "not a JSON object", id="list"),
+        pytest.param(b'"A"', "not a JSON object", id="string"),
+        pytest.param(b"null", "not a JSON object", id="null"),
+        pytest.param(without("order_id"), TEXT.format("order_id"), id="no order_id"),
+        pytest.param(without("customer"), TEXT.format("customer"), id="no customer"),
+        pytest.param(without("status"), TEXT.format("status"), id="no status"),
+        pytest.param(without("amount"), AMOUNT, id="no amount"),
+        pytest.param(order_json(5), TEXT.format("order_id"), id="order_id 5"),
+        pytest.param(order_json(""), TEXT.format("order_id"), id="order_id empty"),
+        pytest.param(order_json("\u00a0\t"), TEXT.format("order_id"), id="order_id blank"),
+        pytest.param(order_json("A", customer=None), TEXT.format("customer"), id="customer null"),
+        pytest.param(order_json("A", status=[]), TEXT.format("status"), id="status list"),
+        pytest.param(with_amount("0"), AMOUNT, id="amount 0"),
+        pytest.param(with_amount("-0.5"), AMOUNT, id="amount negative"),
+        pytest.param(with_amount("true"), AMOUNT, id="amount true"),
+        pytest.param(with_amount('"5"'), AMOUNT, id="amount string"),
+        pytest.param(with_amount("null"), AMOUNT, id="amount null"),
+        pytest.param(with_amount("NaN"), AMOUNT, id="amount NaN"),
+        pytest.param(with_amount("1e15"), AMOUNT, id="amount 1e15"),
+        pytest.param(with_amount("1e999"), AMOUNT, id="amount infinite"),
+        pytest.param(with_amount("9" * 4000), AMOUNT, id="amount of 4,000 digits"),
+    ],
 )
-def test_other_amounts_are_refused(amount: str) -> None:
-    with pytest.raises(ValueError, match="^amount must be a number above 0 and below 1e15$"):
-        parse_order(with_amount(amount))
-
-
-@pytest.mark.parametrize("field", [*TEXTS, "amount"])
-def test_order_without_a_field_is_refused(field: str) -> None:
-    order = json.loads(order_json("A"))
-    del order[field]
-    with pytest.raises(ValueError, match=f"^{field} must be"):
-        parse_order(json.dumps(order).encode())
-
-
-@pytest.mark.parametrize("field", TEXTS)
-@pytest.mark.parametrize("value", ["", " \t\n", "\u00a0\u2003", 5, None, ["x"], True])
-def test_text_that_is_blank_or_no_string_is_refused(field: str, value: object) -> None:
-    order = {**json.loads(order_json("A")), field: value}
-    with pytest.raises(ValueError, match=f"^{field} must be a string, and not blank$"):
-        parse_order(json.dumps(order).encode())
-
-
-@pytest.mark.parametrize("body", [b"[]", b'"A"', b"5", b"null"])
-def test_json_that_is_no_object_is_refused_in_words(body: bytes) -> None:
-    with pytest.raises(ValueError, match="^not a JSON object$"):
+def test_other_messages_are_refused_with_the_reason(body: bytes, reason: str) -> None:
+    with pytest.raises(ValueError) as refused:
         parse_order(body)
-
-
-@pytest.mark.parametrize("field", TEXTS)
-def test_text_that_no_database_stores_is_refused(field: str) -> None:
-    """Half of a surrogate pair."""
-    order = {**json.loads(order_json("A")), field: "\ud800"}
-    with pytest.raises(ValueError, match="surrogates not allowed"):
-        parse_order(json.dumps(order).encode())
+    assert str(refused.value) == reason

@@ -12,11 +12,9 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from urllib.parse import quote
 
 import pika
-import port_for
 import psutil
 
 # SPEED says how fast this machine is: half of it doubles all limits (tests/run: README.md).
@@ -35,11 +33,6 @@ def wait_until(condition: Callable[[], object], what: object, limit: float = LIM
         time.sleep(0.02)
 
 
-def let_new_queues_settle() -> None:
-    """Wait for the second in which a RabbitMQ that is killed can lose a new quorum queue."""
-    time.sleep(1.5)
-
-
 def server_program(name: str) -> str:
     """Return the path of one of RabbitMQ's programs, not of Debian's wrapper."""
     found = shutil.which(name, path=f"/usr/lib/rabbitmq/bin:{os.environ['PATH']}")
@@ -47,47 +40,24 @@ def server_program(name: str) -> str:
     return found
 
 
-def free_ports(count: int) -> list[int]:
-    """Return different free ports that nobody else draws, not even while their node is down."""
-    ports: list[int] = []
-    while len(ports) < count:
-        one = socket.socket()
-        try:
-            one.bind(("127.0.0.1", port_for.select_random()))
-        except OSError:  # another process was faster
-            one.close()
-            continue
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a node may listen there
-        reservations.append(one)
-        ports.append(one.getsockname()[1])
-    return ports
+def free_port() -> int:
+    """Return a free port that nobody else gets, not even while its node is down."""
+    one = socket.socket()
+    one.bind(("127.0.0.1", 0))
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a node may listen there
+    reservations.append(one)
+    return int(one.getsockname()[1])
 
 
 @functools.cache
 def epmd_port() -> int:
     """Start Erlang's port mapper for the nodes of this process; return its port."""
-    port = free_ports(1)[0]
+    port = free_port()
     command = [server_program("epmd"), "-address", "127.0.0.1", "-port", str(port)]
     process = psutil.Popen(command)
     atexit.register(process.kill)
     wait_until(process.net_connections, "epmd to listen")
     return port
-
-
-class Connection(pika.BlockingConnection):  # type: ignore[misc]
-    """A connection that is left open where a signal ends the program.
-
-    A signal in the middle of one of its calls may make close() wait for ever.
-    """
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if kind is None or issubclass(kind, Exception):
-            super().__exit__(kind, error, traceback)
 
 
 class Node:
@@ -97,13 +67,13 @@ class Node:
     another in any order; what is in `folder` survives them.
     """
 
-    def __init__(self, folder: Path, config: str = "", **environment: str) -> None:
+    def __init__(self, folder: Path, config: str = "") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "plugins").write_text("[].\n")
         (folder / "rabbitmq.conf").write_text(config)
         self.folder = folder
         self.node_name = f"orders-{secrets.token_hex(4)}@localhost"
-        self.port, distribution_port = free_ports(2)
+        self.port, distribution_port = free_port(), free_port()
         self.process: psutil.Popen | None = None  # once it was started
         self._environment = {
             **os.environ,
@@ -120,7 +90,6 @@ class Node:
             "RABBITMQ_LOG_BASE": str(folder / "log"),
             # So the start script becomes the broker: kill() hits it.
             "RUNNING_UNDER_SYSTEMD": "true",
-            **environment,
         }
 
     def start(self) -> "Node":
@@ -150,8 +119,8 @@ class Node:
 
     def _answers(self) -> bool:
         with contextlib.suppress(Exception):  # pika raises many kinds
-            self.connect().close()
-            return True
+            with self.connect():
+                return True
         return False
 
     def is_running(self) -> bool:
@@ -187,9 +156,13 @@ class Node:
         """Return an AMQP URL of the node; `user` with the password."""
         return f"amqp://{user}@127.0.0.1:{self.port}/{quote(vhost, safe='')}{query}"
 
-    def connect(self) -> Connection:
-        """Return a connection of the test's own."""
-        return Connection(pika.URLParameters(self.url()))
+    @contextlib.contextmanager
+    def connect(self, vhost: str = "/") -> Iterator[pika.BlockingConnection]:
+        """Give a connection of the test's own."""
+        connection = pika.BlockingConnection(pika.URLParameters(self.url(vhost=vhost)))
+        yield connection
+        # Not in a `finally`: after a signal in one of its calls close() may wait for ever.
+        connection.close()
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """The two scripts as processes, as they are or changed, their output collected as it comes.
 
     with start_consumer(node, partial(work_takes, seconds=5)) as consumer:
-        consumer.wait_for("Received 'A'")
+        consumer.wait_for("Received .*A")
         consumer.stop()
     assert consumer.processed == ["A"]
 
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -25,13 +26,14 @@ from signal import SIGINT
 
 import psutil
 
-from rig.changes import Change
+from rig.changes import Change, orders_are
 from rig.network import Network
-from rig.node import LIMIT, Node, free_ports, wait_until
+from rig.node import LIMIT, Node, free_port, wait_until
 
 TESTS = Path(__file__).resolve().parent.parent
 ROOT = TESTS.parent
 
+CLOCK = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) ")  # before each line of a log
 ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONUNBUFFERED": "",  # as most users have it
@@ -39,16 +41,15 @@ ENVIRONMENT = {
     "PYTHONPATH": f"{TESTS}:{ROOT}",
 }
 started_programs: list["Program"] = []  # of which a failed test shows the output
-Where = Node | Network | str | None  # a RabbitMQ, a way to it, an AMQP URL, or the default
+Where = Node | Network | str  # a RabbitMQ, a way to it, or an AMQP URL
 
 
 class Program:
     """A Python program as a process; it is killed at the end of a `with`.
 
-    `lines` has its output, with the errors unless `stderr` leads them elsewhere, and `moments`
-    when (time.time()): by the log's own clock, or when a line came that has none. `started` and
-    `finished` are such moments, too. With a `label` the lines are shown. Its standard input is
-    a pipe, open until close_input().
+    `lines` has its output, with the errors unless `stderr` leads them elsewhere. The clock of a
+    log is taken off, into `moments`: time.time(), as `started` and `finished` are. With a `label`
+    the lines are shown. Its standard input is a pipe, open until close_input().
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Program:
         self.label = label
         self.lines: list[str] = []
         self.moments: list[float] = []
+        self._awaited = False  # whether somebody knows its exit status
         self.started = time.time()
         self.process = psutil.Popen(
             [sys.executable, *map(str, arguments)],
@@ -78,18 +80,21 @@ class Program:
         with self.process.stdout as stream:
             for line in stream:
                 text = line.decode("utf-8", "surrogateescape").rstrip("\n")
-                clock = re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ", text)
-                moment = datetime.fromisoformat(clock[0][:-1]).timestamp() if clock else time.time()
-                self.moments.append(moment)  # first: whoever sees the line finds its moment
-                self.lines.append(text)
                 if self.label:
                     print(f"{self.label} | {text}", flush=True)
+                moment = time.time()
+                if clock := CLOCK.match(text):
+                    moment = datetime.fromisoformat(clock[1]).timestamp()
+                    text = text[clock.end() :]
+                self.moments.append(moment)  # first: whoever sees the line finds its moment
+                self.lines.append(text)
         self.finished = time.time()
 
     def __enter__(self) -> "Program":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        died = self.ended() and self.process.returncode != 0 and not self._awaited
         if not self.ended():
             children = self.process.children(recursive=True)  # a tool has some, such as a node
             for process in (self.process, *children):
@@ -97,6 +102,7 @@ class Program:
                     process.kill()
         self.wait()
         self.close_input()
+        assert kind or not died, f"ended by itself: {self!r}"
 
     def __repr__(self) -> str:
         return f"{self.name}, status {self.process.poll()}\n{self.out}"
@@ -109,44 +115,56 @@ class Program:
     @property
     def stored(self) -> list[str]:
         """The orders that a producer says are stored."""
-        return self.texts("Stored '(.*)'")
+        return self.texts("^INFO Stored '(.*)'")
+
+    @property
+    def received(self) -> list[str]:
+        """The orders that a consumer says it has received."""
+        return self.texts(r"""^INFO Received.* '{"order_id": "(.*?)",""")
+
+    @property
+    def redelivered(self) -> list[str]:
+        """Those of them that it says came again."""
+        return self.texts(r"""^INFO Received \(redelivered\) '{"order_id": "(.*?)",""")
 
     @property
     def processed(self) -> list[str]:
         """The orders that a consumer says it has processed."""
-        return self.texts("Processed '(.*)'")
+        return self.texts("^INFO Processed '(.*)'")
 
     @property
     def worked(self) -> list[str]:
         """The orders on which a changed consumer has ended its work, acknowledged or not."""
         return self.texts("^end (.*)")
 
-    def seen(self, pattern: str) -> list[tuple[str, float]]:
-        """Return (group 1, moment) of each line that the pattern matches."""
-        found = []
-        for line, moment in zip(list(self.lines), self.moments, strict=False):
-            if match := re.search(pattern, line):
-                found.append((match[1], moment))
-        return found
+    def _matches(self, pattern: str) -> list[tuple[re.Match[str], float]]:
+        """Return the match, and the moment, of each line that the pattern fits."""
+        seen = zip(list(self.lines), self.moments, strict=False)  # the reader may go on meanwhile
+        found = [(re.search(pattern, line), moment) for line, moment in seen]
+        return [(match, moment) for match, moment in found if match]
 
     def texts(self, pattern: str) -> list[str]:
-        """Return group 1 of each line that the pattern matches."""
-        return [text for text, _ in self.seen(pattern)]
+        """Return group 1 of each line that the pattern fits."""
+        return [match[1] for match, _ in self._matches(pattern)]
+
+    def moments_of(self, pattern: str) -> list[float]:
+        """Return when each of these lines was logged."""
+        return [moment for _, moment in self._matches(pattern)]
 
     def count(self, pattern: str) -> int:
-        """Return how many lines the pattern matches."""
-        return len(self.seen(f"({pattern})"))
+        """Return how many lines the pattern fits."""
+        return len(self._matches(pattern))
 
     def wait_for(self, pattern: str, times: int = 1) -> None:
-        """Wait until so many lines match; AssertionError, with all output, if they do not."""
+        """Wait until so many lines fit; AssertionError, with all output, if they do not come."""
 
-        def matches() -> bool:
+        def enough() -> bool:
             ended = not self._reader.is_alive()  # first, so that all it wrote is there then
-            enough = self.count(pattern) >= times
-            assert enough or not ended, f"ended without {pattern!r}: {self!r}"
-            return enough
+            found = self.count(pattern) >= times
+            assert found or not ended, f"ended without {pattern!r}: {self!r}"
+            return found
 
-        wait_until(matches, (pattern, self))
+        wait_until(enough, (pattern, self))
 
     def close_input(self) -> None:
         """Close its standard input: this opens the gate of rig.changes.work_waits()."""
@@ -157,18 +175,9 @@ class Program:
         self.process.send_signal(number)
 
     def ask_to_stop(self, number: int = SIGINT) -> None:
-        """Send a consumer its first signal, and wait until it has handled that."""
+        """Send a consumer its first signal, and wait until it has answered."""
         self.signal(number)
-        wait_until(lambda: not self._handles(number), "the signal to be handled")
-
-    def _handles(self, number: int) -> bool:
-        """Tell whether the process has a handler for the signal (Linux says so in /proc)."""
-        try:
-            status = Path(f"/proc/{self.process.pid}/status").read_text()
-        except OSError:  # it has ended
-            return False
-        caught = int(re.findall(r"SigCgt:\s*(\w+)", status)[0], base=16)
-        return caught & (1 << (number - 1)) != 0
+        self.wait_for("^Stopping after the current order")
 
     def ended(self) -> bool:
         """Tell whether it has ended."""
@@ -180,28 +189,28 @@ class Program:
             status = self.process.wait(limit)
         except psutil.TimeoutExpired:
             raise AssertionError(f"still running after {limit:.0f} s: {self!r}") from None
+        self._awaited = True
         self._reader.join(limit)
         return int(status)
+
+    def kill(self) -> None:
+        """End it by SIGKILL, if it runs."""
+        if not self.ended():
+            self.process.kill()
+        self.wait()
 
     def stop(self, number: int = SIGINT) -> None:
         """Let a consumer stop, and see that it does so in good order."""
         self.ask_to_stop(number)
         assert self.wait() == 0, self
-        assert self.lines[-1].endswith(" Stopped"), self
+        assert self.lines[-1] == "INFO Stopped", self
 
 
 def start(
-    script: str,
-    where: Where,
-    *changes: Change,
-    label: str = "",
-    stderr: int = subprocess.STDOUT,
-    environment: dict[str, str] | None = None,
+    script: str, where: Where, *changes: Change, label: str = "", stderr: int = subprocess.STDOUT
 ) -> Program:
     """Start producer.py or consumer.py with AMQP_URL, and else as Program says."""
-    environment = dict(environment or {})
-    if where is not None:
-        environment["AMQP_URL"] = where if isinstance(where, str) else where.url()
+    environment = {"AMQP_URL": where if isinstance(where, str) else where.url()}
     command: tuple[object, ...] = (ROOT / f"{script}.py",)
     if changes:
         command = ("-m", "rig.changes", script)
@@ -209,10 +218,33 @@ def start(
     return Program(*command, label=label, stderr=stderr, environment=environment)
 
 
-start_producer = partial(start, "producer")
+def start_producer(
+    where: Where, *changes: Change, orders: Sequence[str] = (), **options: object
+) -> Program:
+    """Start producer.py, with orders of these order_ids if there are any; else as start()."""
+    if orders:
+        changes += (partial(orders_are, list(orders)),)
+    return start("producer", where, *changes, **options)  # type: ignore[arg-type]
+
+
 start_consumer = partial(start, "consumer")
+
+
+def run_consumer(where: Where, *changes: Change, until: str) -> Program:
+    """Run consumer.py until it says something, then stop it."""
+    with start_consumer(where, *changes) as consumer:
+        consumer.wait_for(until)
+        consumer.stop()
+    return consumer
+
+
+def run_producer(where: Where, *changes: Change, orders: Sequence[str] = ()) -> Program:
+    """Run producer.py to its end, which has to be a good one."""
+    with start_producer(where, *changes, orders=orders) as producer:
+        assert producer.wait() == 0
+    return producer
 
 
 def nowhere() -> str:
     """Return the AMQP URL of a port at which nothing listens."""
-    return f"amqp://127.0.0.1:{free_ports(1)[0]}"
+    return f"amqp://127.0.0.1:{free_port()}"

@@ -1,7 +1,6 @@
-"""What demo, soak, experiments and benchmark do alike: a node of their own, an end."""
+"""What demo, soak and experiments do alike: a node of their own, an end."""
 
 import contextlib
-import os
 import platform
 import signal
 import sys
@@ -60,5 +59,4 @@ def progress(text: str) -> None:
 def versions(node: Node) -> str:
     """Return what was measured with, in words."""
     server = node.rabbitmqctl("version").strip()
-    python, cores = platform.python_version(), os.cpu_count()
-    return f"RabbitMQ {server}, pika {pika.__version__}, Python {python}, {cores} cores"
+    return f"RabbitMQ {server}, pika {pika.__version__}, Python {platform.python_version()}"
