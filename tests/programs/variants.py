@@ -1,7 +1,7 @@
 """What the experiments set beside the two scripts. Most of it loses orders.
 
 Changes of consumer.py, as those in rig/changes.py; and programs of their own:
-python -m experiments.variants PROGRAM ARGUMENTS.
+python -m programs.variants PROGRAM ARGUMENTS.
 """
 
 import json
@@ -14,15 +14,14 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-import pika
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.spec import Basic, BasicProperties
 
-import consumer
 import producer
 from rig.changes import work_is
 
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # by no proxy
+Delivery = tuple[Basic.Deliver | None, BasicProperties | None, bytes | None]
 
 
 # Changes of consumer.py
@@ -66,11 +65,8 @@ def automatic_ack() -> None:
     """Let RabbitMQ take an order as acknowledged when it sends it."""
     consume = BlockingChannel.consume
 
-    def consume_automatically(
-        channel: BlockingChannel, queue: str, inactivity_timeout: float
-    ) -> Iterator[tuple[Basic.Deliver | None, BasicProperties | None, bytes | None]]:
-        found = consume(channel, queue, auto_ack=True, inactivity_timeout=inactivity_timeout)
-        yield from found
+    def consume_automatically(channel: BlockingChannel, queue: str, **options: object) -> object:
+        return consume(channel, queue, auto_ack=True, **options)
 
     BlockingChannel.consume = consume_automatically
     no_ack()
@@ -78,29 +74,21 @@ def automatic_ack() -> None:
 
 def early_ack() -> None:
     """Acknowledge before the work."""
-    handle, ack = consumer.handle, BlockingChannel.basic_ack
+    consume, ack = BlockingChannel.consume, BlockingChannel.basic_ack
 
-    def handle_after_ack(channel: BlockingChannel, method: Basic.Deliver, body: bytes) -> None:
-        ack(channel, method.delivery_tag)
-        handle(channel, method, body)
+    def consume_and_ack(
+        channel: BlockingChannel, queue: str, **options: object
+    ) -> Iterator[Delivery]:
+        for method, properties, body in consume(channel, queue, **options):
+            if method:
+                ack(channel, method.delivery_tag)
+            yield method, properties, body
 
-    consumer.handle = handle_after_ack
+    BlockingChannel.consume = consume_and_ack
     no_ack()
 
 
 # Programs
-
-
-def loop(url: str) -> None:
-    """Publish the samples as the tutorial does, without confirmation, and say so."""
-    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
-        channel = connection.channel()
-        logging.info("Connected")
-        sys.stdin.read()  # until the experiment has frozen RabbitMQ
-        for order in producer.ORDERS:
-            body = json.dumps({**order, "customer": "LOOP"})
-            channel.basic_publish("", "orders", body, pika.BasicProperties(delivery_mode=2))
-            logging.info(f"Sent {order['order_id']!r}")
 
 
 def server(port: str, seconds: str, crash: str) -> None:
@@ -110,7 +98,6 @@ def server(port: str, seconds: str, crash: str) -> None:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             order = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            logging.info(f"Received {order['order_id']!r}")
             work(order)
             logging.info(f"Processed {order['order_id']!r}")
             self.send_response_only(200)
@@ -125,7 +112,6 @@ def caller(port: str, repeat: str) -> None:
     """Call the server with each sample in turn; if `repeat` is "True", until it answers."""
     for order in producer.ORDERS:
         while True:
-            logging.info(f"Calling {order['order_id']!r}")
             try:
                 OPENER.open(f"http://127.0.0.1:{port}", json.dumps(order).encode()).close()
             except OSError:
@@ -139,7 +125,6 @@ def caller(port: str, repeat: str) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(format="%(asctime)s %(message)s", level="INFO")  # as the scripts do
-    logging.getLogger("pika").setLevel("CRITICAL")
-    programs: dict[str, Callable[..., None]] = {"loop": loop, "server": server, "caller": caller}
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level="INFO")
+    programs: dict[str, Callable[..., None]] = {"server": server, "caller": caller}
     programs[sys.argv[1]](*sys.argv[2:])
