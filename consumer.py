@@ -13,15 +13,15 @@ RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://guest:guest@loc
 QUEUE = "orders"
 DEAD = "orders.dead"  # invalid messages, and orders whose work failed TRIES times
 TRIES = 60
-PAUSE = 5  # seconds. 60 × 5: a database can be down for about five minutes
+PAUSE = 5  # seconds; a database can be down for nearly 60 × 5 s
 stopping = False
 
 
-def stop(signal_number: int, frame: object) -> None:
+def stop(signal_number: int, _: object) -> None:
     """Python calls this at Ctrl-C and `kill`. In here os.write() is safe, logging is not."""
     global stopping
     stopping = True
-    signal.signal(signal_number, signal.SIG_DFL)  # the next such signal kills it
+    signal.signal(signal_number, signal.SIG_DFL)  # the next such signal kills
     os.write(2, b"Stopping after the current order (a second Ctrl-C kills it)\n")  # 2: stderr
 
 
@@ -34,7 +34,7 @@ def parse_order(body: bytes) -> dict:
         if not isinstance(order.get(field), str) or not order[field].strip():
             raise ValueError(f"{field} must be a string, and not blank")
     amount = order.get("amount", 0)
-    if type(amount) not in (int, float) or not 0 < amount < 1e15:  # not bool, not NaN
+    if type(amount) not in (int, float) or not 0 < amount < 1e15:  # not bool, NaN, absurd
         raise ValueError("amount must be a number above 0 and below 1e15")
     return order
 
@@ -61,9 +61,9 @@ def handle(channel, worker: ThreadPoolExecutor, headers: dict, body: bytes) -> N
     except Exception as error:
         store_copy(channel, DEAD, body, {"error": str(error)})
         return
-    work = worker.submit(process_order, order.copy())  # in a second thread
+    work = worker.submit(process_order, order.copy())  # in a second thread, on a copy
     while not work.done():
-        wait([work], timeout=0.5)  # ends earlier if the work ends
+        wait([work], timeout=0.5)  # less if the work ends
         # Send heartbeats. Without them RabbitMQ closes the connection.
         channel.connection.process_data_events()
     failure = work.exception()
@@ -75,12 +75,12 @@ def handle(channel, worker: ThreadPoolExecutor, headers: dict, body: bytes) -> N
         channel.connection.sleep(PAUSE)  # time.sleep() would send no heartbeats
         store_copy(channel, QUEUE, body, {"tries": tries})  # if requeued, it would come first
     else:
-        store_copy(channel, DEAD, body, {"error": repr(failure)[:300]})
+        store_copy(channel, DEAD, body, {"error": repr(failure)[:300]})  # headers are short
 
 
 def consume_orders() -> None:
-    """Handle messages until `stopping` is True. Raise an exception if RabbitMQ fails."""
-    # After an error, `with` waits until the work has ended.
+    """Handle messages until `stopping`. Raise an exception if RabbitMQ fails."""
+    # After an error, `with` waits for the work.
     with ThreadPoolExecutor(1) as worker, pika.BlockingConnection(RABBITMQ) as connection:
         channel = connection.channel()
         channel.queue_declare(QUEUE, durable=True)
