@@ -33,9 +33,9 @@ def test_queues_are_plain_durable_ones(start: Start, node: Node, channel: Channe
     """As every other program declares them: RabbitMQ refuses a second way to declare a queue."""
     with start(node) as process:
         process.wait_for(READY)
-    channel.queue_declare("orders", durable=True)
-    if start is start_consumer:
-        channel.queue_declare("orders.dead", durable=True)
+    for queue in ("orders", "orders.dead") if start is start_consumer else ("orders",):
+        channel.queue_declare(queue, passive=True)  # fails if the script has not declared it
+        channel.queue_declare(queue, durable=True)
 
 
 @each

@@ -30,7 +30,7 @@ ORDERS = [order_json(f"ORD-{number}") for number in range(1, 6)]
 
 MODES: dict[str, tuple[Change, ...]] = {  # when a consumer acknowledges
     "`basic_ack` after the work (`consumer.py`)": (),
-    "automatic (`auto_ack=True`)": (automatic_ack, no_prefetch_limit),
+    "automatic (`auto_ack=True`)": (automatic_ack,),
     "`basic_ack` before the work, no prefetch limit": (early_ack, no_prefetch_limit),
     "`basic_ack` forgotten, no prefetch limit": (no_ack, no_prefetch_limit),
 }

@@ -1,6 +1,6 @@
 """Changes of the two scripts, which a test puts in place by name.
 
-    start_consumer(node, short_pause, partial(work_takes, seconds=5))
+    start_consumer(node, partial(pause, 0), partial(work_takes, seconds=5))
 
 They run in the script's process, before its main(): python -m rig.changes SCRIPT. The environment
 variable CHANGES has them, pickled.
