@@ -4,14 +4,15 @@ import json
 import logging
 import os
 import signal
+import sys
 import time
 
 import pika
 
 RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://guest:guest@localhost:5672"))
 QUEUE = "orders"
-PERSISTENT = pika.BasicProperties(content_type="application/json", delivery_mode=2)
-ATTEMPTS = 30  # with a second between them: RabbitMQ needs some seconds to start
+PERSISTENT = pika.BasicProperties(delivery_mode=2)  # in a durable queue, it survives a restart
+ATTEMPTS = 30  # RabbitMQ needs some seconds to start. After each failure we wait a second.
 ORDERS = [
     {"order_id": "ORD-001", "customer": "Иван Иванов", "amount": 5000, "status": "pending"},
     {"order_id": "ORD-002", "customer": "Анна Ким", "amount": 1249.5, "status": "pending"},
@@ -22,42 +23,50 @@ ORDERS = [
 
 
 def publish(orders: list) -> None:
-    """Publish the orders. Remove each from the list when RabbitMQ has stored it.
+    """Publish the orders. Remove each from the list when RabbitMQ has confirmed it.
 
-    After an exception the list has those that are not confirmed; the first may be stored.
+    After an exception the list has the orders that are not confirmed. Perhaps the first of them
+    is stored, and only its confirmation was lost: then publishing it again stores it twice.
     """
     with pika.BlockingConnection(RABBITMQ) as connection:
         channel = connection.channel()
         channel.queue_declare(QUEUE, durable=True)
-        # From now on basic_publish() waits until RabbitMQ confirms that the order is stored.
+        # From now on basic_publish() waits until RabbitMQ has confirmed the order. It raises an
+        # exception if RabbitMQ refuses the order.
         channel.confirm_delivery()
         while orders:
+            order_id = orders[0]["order_id"]
             channel.basic_publish(
                 exchange="",
                 routing_key=QUEUE,
-                body=json.dumps(orders[0], ensure_ascii=False),  # "Иван", not "\u0418..."
+                # Without ensure_ascii=False RabbitMQ's web page shows "\u0418..." for "Иван".
+                body=json.dumps(orders[0], ensure_ascii=False),
                 properties=PERSISTENT,
-                mandatory=True,  # an exception if there is no such queue, not a lost order
+                # Raise an exception if somebody has just deleted the queue. RabbitMQ confirms
+                # even an order that it could not put into a queue.
+                mandatory=True,
             )
-            order = orders.pop(0)
-            logging.info(f"Stored {order['order_id']!r}")
+            orders.pop(0)
+            logging.info(f"Stored {order_id}")
 
 
 def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level="INFO")
-    logging.getLogger("pika").setLevel("CRITICAL")  # we log all errors
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the program without a traceback
-    orders = list(ORDERS)  # publish() empties this copy
+    logging.getLogger("pika").setLevel("CRITICAL")  # we log pika's exceptions ourselves
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C: no KeyboardInterrupt, no traceback
+    orders = ORDERS.copy()  # publish() empties this list
     for attempt in range(1, ATTEMPTS + 1):
         try:
             publish(orders)
-        except Exception as error:
-            where = f"RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port}"
-            logging.error(f"{where}, attempt {attempt} of {ATTEMPTS}: {error!r}")
+        except Exception as error:  # pika raises many kinds
+            where = f"{RABBITMQ.host}:{RABBITMQ.port} (attempt {attempt} of {ATTEMPTS})"
+            logging.error(f"Cannot publish to RabbitMQ at {where}: {repr(error)}")
             time.sleep(1)
-        if not orders:  # all are stored, even if closing the connection has failed
+        # Closing the connection can fail although all orders are confirmed.
+        if not orders:
             return
-    raise SystemExit(f"Not confirmed: {[order['order_id'] for order in orders]}")
+    logging.error(f"Not confirmed: {[order['order_id'] for order in orders]}")
+    sys.exit(1)
 
 
 if __name__ == "__main__":
