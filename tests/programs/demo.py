@@ -1,23 +1,36 @@
-"""Run the main job and show both sides, on a RabbitMQ node of its own."""
+"""Show five orders on their way, on a RabbitMQ node of its own: tests/run demo"""
 
-from rig.scripts import start_consumer, start_producer
-from rig.tools import own_node, run
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from rig.node import clean_up_at_signals, running_node
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def main() -> int:
-    """Run the demo; return 0 if all orders were processed."""
-    with own_node("demo") as node, start_consumer(node, label="consumer") as consumer:
-        consumer.wait_for("Waiting for orders")
-        with start_producer(node, label="producer") as producer:
-            if producer.wait() != 0:
-                return 1
-        consumer.wait_for("Processed", times=5)
-        consumer.stop()
-    sent = producer.finished - producer.started
-    worked = consumer.moments_of("Processed")[-1] - consumer.moments_of("Received")[0]
-    print(f"demo | 5 orders: the producer ran for {sent:.2f} s, the consumer took {worked:.2f} s")
-    return 0
+    """Run both scripts, as a user does in two terminals; return the consumer's exit status."""
+    with (
+        tempfile.TemporaryDirectory(prefix="orders-demo-") as folder,
+        running_node(Path(folder)) as node,
+    ):
+        environment = {**os.environ, "AMQP_URL": node.url()}
+        command = [sys.executable, str(ROOT / "consumer.py")]
+        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as consumer:
+            assert consumer.stderr
+            for line in consumer.stderr:
+                print(line.decode(), end="", flush=True)
+                if b"Waiting for orders" in line:
+                    subprocess.run([sys.executable, ROOT / "producer.py"], env=environment)
+                if b"Processed 'ORD-005'" in line:
+                    consumer.send_signal(signal.SIGINT)
+        return consumer.returncode
 
 
 if __name__ == "__main__":
-    run(main)
+    clean_up_at_signals()
+    sys.exit(main())
