@@ -1,32 +1,29 @@
-"""Fixtures: one RabbitMQ node a process, and empty queues for each test."""
+"""Fixtures: one RabbitMQ node a process, and an empty queue for each test."""
 
 import os
-import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-# So that plain pytest, or an editor's button, finds the rig and the scripts; and as the scripts
-# read AMQP_URL when they are imported. A test sets it for a script; the user's is not touched.
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+# The scripts read AMQP_URL when they are imported: no test may touch the user's RabbitMQ.
 os.environ.pop("AMQP_URL", None)
 
 import pytest  # noqa: E402
 from pika.adapters.blocking_connection import BlockingChannel as Channel  # noqa: E402
 
-from rig.node import Node, running_node, started_nodes  # noqa: E402
-from rig.orders import QUEUES  # noqa: E402
-from rig.scripts import started_programs  # noqa: E402
-from rig.tools import clean_up_after_signals  # noqa: E402
+pytest.register_assert_rewrite("rig")
+
+from rig.node import Node, clean_up_at_signals, running_node, started_nodes  # noqa: E402
+from rig.processes import started_programs  # noqa: E402
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Put all temporary files into one folder, and clean up after any of three signals."""
+    """Put all temporary files into one folder that goes with the run, and end well at signals."""
     if not hasattr(config, "workerinput"):  # else it has a part of that folder
         folder = tempfile.TemporaryDirectory(prefix="orders-tests-")
         config.option.basetemp = Path(folder.name) / "pytest"
         config.add_cleanup(folder.cleanup)
-    clean_up_after_signals()
+    clean_up_at_signals()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -35,11 +32,14 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     report = yield
     if report.failed:
         for program in started_programs:
-            report.sections.append((f"output of {program.name}", program.out))
+            lines = [line[:300] for line in program.lines]
+            some = lines if len(lines) <= 40 else [*lines[:20], "…", *lines[-20:]]
+            report.sections.append((f"output of {program.name}", "\n".join(some)))
         for node in started_nodes:
-            if node.is_running():
-                report.sections.append((f"log of {node.node_name}", node.log_end()))
+            report.sections.append((f"log of {node.name}", node.log_end()))
     if report.when == "teardown":
+        for program in started_programs:
+            program.output.close()
         started_programs.clear()
     return report
 
@@ -47,18 +47,25 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 @pytest.fixture(scope="session")
 def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """The node that most tests share."""
-    with running_node(Node(tmp_path_factory.mktemp("node"))) as node:
+    with running_node(tmp_path_factory.mktemp("node")) as node:
         yield node
 
 
 @pytest.fixture
 def node(shared_node: Node) -> Node:
-    """The shared node, without any of our queues."""
+    """The shared node, without the queue "orders"."""
+    if not shared_node.is_running():
+        shared_node.start()
     with shared_node.connect() as connection:
-        channel = connection.channel()
-        for queue in QUEUES:
-            channel.queue_delete(queue)
+        connection.channel().queue_delete("orders")
     return shared_node
+
+
+@pytest.fixture
+def channel(node: Node) -> Iterator[Channel]:
+    """A channel of the test's own, on the shared node."""
+    with node.connect() as connection:
+        yield connection.channel()
 
 
 @pytest.fixture
@@ -68,10 +75,3 @@ def full_at_200(node: Node) -> Iterator[None]:
     node.rabbitmqctl("set_policy", "full", "^orders$", definition, "--apply-to", "queues")
     yield
     node.rabbitmqctl("clear_policy", "full")
-
-
-@pytest.fixture
-def channel(node: Node) -> Iterator[Channel]:
-    """A channel of the test's own, on the shared node."""
-    with node.connect() as connection:
-        yield connection.channel()

@@ -7,62 +7,42 @@ import pytest
 from consumer import parse_order
 from rig.orders import order_json
 
-TEXT = "{} must be a string, and not blank"
-AMOUNT = "amount must be a number above 0 and below 1e15"
 
-
-def with_amount(text: str) -> bytes:
-    """Return an order with the amount as it is written there."""
-    return order_json("A", amount="@").replace(b'"@"', text.encode())
-
-
-def without(field: str) -> bytes:
-    """Return an order that lacks a field."""
-    order = json.loads(order_json("A"))
-    del order[field]
-    return json.dumps(order).encode()
-
-
-def test_order_is_returned_whole() -> None:
-    """With the fields that no rule speaks of."""
-    body = order_json("A", items=[1, {"n": None}], note="")
+@pytest.mark.parametrize("amount", [5000, 1249.5, 0, -3])
+def test_order_is_returned_whole(amount: float) -> None:
+    """With fields that FIELDS does not name."""
+    body = order_json("A", amount=amount, items=[1, {"n": None}], note="")
     assert parse_order(body) == json.loads(body)
 
 
-@pytest.mark.parametrize("amount", ["5", "0.01", "1249.90", "1e3", "1e-300", "999999999999999"])
-def test_amount_is_any_number_above_zero_and_below_the_limit(amount: str) -> None:
-    assert parse_order(with_amount(amount))["amount"] == float(amount)
+@pytest.mark.parametrize("body", [b"hello", b"", b"\xff", b"[]", b"null", b'"A"'])
+def test_message_that_is_no_json_object_is_no_order(body: bytes) -> None:
+    with pytest.raises(ValueError):
+        parse_order(body)
+
+
+@pytest.mark.parametrize("field", ["order_id", "customer", "amount", "status"])
+def test_message_without_a_field_is_no_order(field: str) -> None:
+    order = json.loads(order_json("A"))
+    del order[field]
+    with pytest.raises(ValueError, match=f"^{field} is missing or has the wrong type$"):
+        parse_order(json.dumps(order).encode())
 
 
 @pytest.mark.parametrize(
-    "body, reason",
+    "field, value",
     [
-        pytest.param(b"hello", "Expecting value: line 1 column 1 (char 0)", id="no JSON"),
-        pytest.param(b"", "Expecting value: line 1 column 1 (char 0)", id="empty"),
-        pytest.param(b"[]", "not a JSON object", id="list"),
-        pytest.param(b'"A"', "not a JSON object", id="string"),
-        pytest.param(b"null", "not a JSON object", id="null"),
-        pytest.param(without("order_id"), TEXT.format("order_id"), id="no order_id"),
-        pytest.param(without("customer"), TEXT.format("customer"), id="no customer"),
-        pytest.param(without("status"), TEXT.format("status"), id="no status"),
-        pytest.param(without("amount"), AMOUNT, id="no amount"),
-        pytest.param(order_json(5), TEXT.format("order_id"), id="order_id 5"),
-        pytest.param(order_json(""), TEXT.format("order_id"), id="order_id empty"),
-        pytest.param(order_json("\u00a0\t"), TEXT.format("order_id"), id="order_id blank"),
-        pytest.param(order_json("A", customer=None), TEXT.format("customer"), id="customer null"),
-        pytest.param(order_json("A", status=[]), TEXT.format("status"), id="status list"),
-        pytest.param(with_amount("0"), AMOUNT, id="amount 0"),
-        pytest.param(with_amount("-0.5"), AMOUNT, id="amount negative"),
-        pytest.param(with_amount("true"), AMOUNT, id="amount true"),
-        pytest.param(with_amount('"5"'), AMOUNT, id="amount string"),
-        pytest.param(with_amount("null"), AMOUNT, id="amount null"),
-        pytest.param(with_amount("NaN"), AMOUNT, id="amount NaN"),
-        pytest.param(with_amount("1e15"), AMOUNT, id="amount 1e15"),
-        pytest.param(with_amount("1e999"), AMOUNT, id="amount infinite"),
-        pytest.param(with_amount("9" * 4000), AMOUNT, id="amount of 4,000 digits"),
+        ("order_id", 5),
+        ("customer", 5),
+        ("customer", None),
+        ("amount", "5"),
+        ("amount", True),
+        ("amount", None),
+        ("status", 5),
+        ("status", ["new"]),
     ],
 )
-def test_other_messages_are_refused_with_the_reason(body: bytes, reason: str) -> None:
-    with pytest.raises(ValueError) as refused:
+def test_message_with_a_field_of_the_wrong_type_is_no_order(field: str, value: object) -> None:
+    body = json.dumps({**json.loads(order_json("A")), field: value}).encode()
+    with pytest.raises(ValueError, match=f"^{field} is missing or has the wrong type$"):
         parse_order(body)
-    assert str(refused.value) == reason

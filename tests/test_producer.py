@@ -1,20 +1,20 @@
-"""producer.py as a process, as a user runs it, against a real broker."""
+"""producer.py as a process, as a user runs it, against a real RabbitMQ."""
 
 import json
-from signal import SIGINT, SIGTERM
+import logging
+import signal
 
 import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel as Channel
 
 import producer
-from rig.changes import two_attempts, work_is_nothing
 from rig.network import CONNECTION_CLOSE, PUBLISH, Network
-from rig.node import LIMIT, SPEED, Node
-from rig.orders import drain, ids, messages, ready_count
-from rig.scripts import nowhere, run_producer, start_consumer, start_producer
+from rig.node import LIMIT, Node, free_port
+from rig.orders import SAMPLE_IDS, ids, ready_count, take_all, take_orders
+from rig.processes import run_producer, start_producer
 
-SAMPLES = """\
+ORDERS = """\
 {"order_id": "ORD-001", "customer": "Иван Иванов", "amount": 5000, "status": "pending"}
 {"order_id": "ORD-002", "customer": "Анна Ким", "amount": 1249.5, "status": "pending"}
 {"order_id": "ORD-003", "customer": "John Smith", "amount": 320, "status": "pending"}
@@ -23,110 +23,120 @@ SAMPLES = """\
 """
 
 
-def test_stores_five_persistent_orders_and_says_so(node: Node, channel: Channel) -> None:
+@pytest.fixture
+def producer_here(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let producer.py, imported by the test, publish to the shared node."""
+    monkeypatch.setattr(producer, "RABBITMQ", pika.URLParameters(node.url()))
+
+
+# Five orders
+
+
+def test_five_orders_are_stored(node: Node, channel: Channel) -> None:
     process = run_producer(node)
-    stored = list(messages(channel))
-    assert [body.decode() for _, _, body in stored] == SAMPLES.splitlines()
-    for _, properties, _ in stored:
+    assert process.lines == [f"INFO Stored {order_id}" for order_id in SAMPLE_IDS]
+    assert [body.decode() for body in take_all(channel)] == ORDERS.splitlines()
+
+
+def test_messages_are_persistent(node: Node, channel: Channel) -> None:
+    run_producer(node)
+    for _ in range(5):
+        _, properties, _ = channel.basic_get("orders", auto_ack=True)
         assert properties.delivery_mode == 2
-        assert properties.content_type == "application/json"
-        assert properties.expiration is None
-    assert process.lines == [f"INFO Stored 'ORD-00{number}'" for number in range(1, 6)]
+
+
+def test_nothing_waits_when_all_goes_well(
+    producer_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sleep(seconds: float) -> None:
+        raise AssertionError("the caller was to be free at once")
+
+    monkeypatch.setattr("time.sleep", sleep)
+    monkeypatch.setattr(signal, "signal", lambda number, reaction: None)  # not in this process
+    monkeypatch.setattr(logging, "basicConfig", lambda **settings: None)
+    producer.main()
 
 
 # "Stored" is said of orders that RabbitMQ has confirmed, and of no others
 
 
-def test_refused_orders_are_not_called_stored_until_there_is_room(
+def test_refused_orders_are_published_again_until_there_is_room(
     node: Node, channel: Channel, full_at_200: None
 ) -> None:
     orders = ids("A", 300)
-    with start_producer(node, orders=orders) as process:
+    with start_producer(node, errors="NackError", prefix="A", count=300) as process:
         process.wait_for("NackError", times=2)
-        stored = ready_count(channel)
-        assert process.stored == orders[:stored]
-        assert len(process.process.net_connections()) <= 1, "each failed attempt has hung up"
-        with start_consumer(node, work_is_nothing) as consumer:
-            assert process.wait() == 0
-            consumer.wait_for("Processed 'A-00300'")
-    assert stored < 300
-    assert consumer.processed == process.stored == orders
+        stored = take_all(channel)
+        assert process.wait() == 0
+    assert process.stored == orders
+    found = [json.loads(body)["order_id"] for body in stored + take_all(channel)]
+    assert found == orders
 
 
-def test_last_line_names_what_is_not_confirmed(
+def test_orders_that_are_not_confirmed_are_named_in_the_end(
     node: Node, channel: Channel, full_at_200: None
 ) -> None:
-    orders = ids("A", 300)
-    with start_producer(node, two_attempts, orders=orders) as process:
+    errors = "NackError|Not confirmed"
+    with start_producer(node, errors, prefix="A", count=300, attempts=2) as process:
         assert process.wait() == 1
-    assert process.lines[-1] == f"Not confirmed: {orders[ready_count(channel) :]}"
+    stored = ready_count(channel)
+    assert process.stored == ids("A", 300)[:stored]
+    assert process.lines[-1] == f"ERROR Not confirmed: {ids('A', 300)[stored:]}"
 
 
 def test_order_for_a_deleted_queue_is_published_again(node: Node, channel: Channel) -> None:
     with Network(node.port) as network:
-        network.hold_up_at(PUBLISH)
-        with start_producer(network) as process:
+        network.hold_at = PUBLISH
+        with start_producer(network, errors="UnroutableError") as process:
             assert network.held.wait(LIMIT)
             channel.queue_delete("orders")
-            network.release()
+            network.go_on.set()
             assert process.wait() == 0
-    assert process.count("UnroutableError") == 1
-    assert drain(channel, "orders") == dict.fromkeys(process.stored, 1)
-    assert len(process.stored) == 5
+    assert process.count("ERROR") == 1
+    assert take_orders(channel) == dict.fromkeys(SAMPLE_IDS, 1)
+
+
+def test_connection_that_breaks_after_the_last_confirmation_is_not_a_failure(
+    node: Node, channel: Channel
+) -> None:
+    """With one attempt, so that a second one cannot hide a failure."""
+    with Network(node.port) as network:
+        network.cut_at = CONNECTION_CLOSE
+        run_producer(network, errors="StreamLostError", prefix="A", count=5, attempts=1)
+        assert network.cut_at == b"", "it was cut"
+    assert take_orders(channel) == dict.fromkeys(ids("A", 5), 1)
 
 
 # Its end
 
 
-def test_gives_up_after_thirty_attempts_a_second_apart() -> None:
-    with start_producer(nowhere()) as process:
+def test_gives_up_after_its_attempts() -> None:
+    assert producer.ATTEMPTS == 30
+    url = f"amqp://127.0.0.1:{free_port()}"
+    errors = "ConnectionRefused|Not confirmed"
+    with start_producer(url, errors, prefix="A", count=2, attempts=3) as process:
         assert process.wait() == 1
-    *errors, last = process.lines
-    for number, line in enumerate(errors, 1):
-        assert line.startswith("ERROR RabbitMQ at 127.0.0.1:")
-        assert f", attempt {number} of 30: AMQPConnectionError" in line
-        assert "ConnectionRefusedError" in line
-    assert last == f"Not confirmed: {[f'ORD-00{number}' for number in range(1, 6)]}"
-    moments = process.moments_of("ERROR")
-    assert len(moments) == 30
-    assert 28.9 < moments[-1] - moments[0] < 29 + 10 / SPEED
+    assert process.count(r"^ERROR Cannot .* at 127.0.0.1:[0-9]+ \(attempt [1-3] of 3\): ") == 3
+    assert process.lines[-1] == "ERROR Not confirmed: ['A-00001', 'A-00002']"
 
 
-def test_connection_lost_after_the_last_confirmation_is_no_failure(
-    node: Node, channel: Channel
+def test_ctrl_c_ends_it_at_once_without_a_traceback(node: Node) -> None:
+    with start_producer(node, prefix="A", count=100_000) as process:
+        process.wait_for("Stored", times=20)
+        process.kill(signal.SIGINT)
+    assert process.count("Traceback") == 0
+
+
+# publish(), which README.md shows for orders of one's own
+
+
+def test_publish_takes_orders_out_of_the_list_as_they_are_stored(
+    channel: Channel, producer_here: None
 ) -> None:
-    with Network(node.port) as network:
-        network.cut_at = CONNECTION_CLOSE
-        process = run_producer(network)
-        assert (network.connections, network.cuts) == (1, 1)
-    assert len(process.stored) == 5
-    assert drain(channel, "orders") == dict.fromkeys(process.stored, 1)
-
-
-@pytest.mark.parametrize("number", [SIGINT, SIGTERM], ids=["SIGINT", "SIGTERM"])
-def test_signal_ends_it_at_once_without_a_traceback(node: Node, number: int) -> None:
-    orders = ids("A", 1_500)
-    with Network(node.port) as network:
-        network.pause = 0.005  # or it may be done before the signal comes
-        with start_producer(network, orders=orders) as process:
-            process.wait_for("Stored", times=20)
-            process.signal(number)
-            assert process.wait() == -number
-    assert len(process.stored) < 500
-    assert "Traceback" not in process.out
-
-
-# Orders of one's own, as README shows
-
-
-def test_publish_takes_orders_from_the_list_as_they_are_stored(
-    node: Node, channel: Channel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(producer, "RABBITMQ", pika.URLParameters(node.url()))
+    """And publishes no order that has no order_id."""
     order = {"order_id": "A", "customer": "B", "amount": 5, "status": "new", "items": ["x"]}
-    orders = [order, {"order_id": {1, 2}}, {"order_id": "C"}]
-    with pytest.raises(TypeError):  # JSON has no sets
+    orders = [order, {"customer": "B"}]
+    with pytest.raises(KeyError):
         producer.publish(orders)
-    assert orders == [{"order_id": {1, 2}}, {"order_id": "C"}]
-    producer.publish([{"order_id": "D"}])
-    assert [json.loads(body) for _, _, body in messages(channel)] == [order, {"order_id": "D"}]
+    assert orders == [{"customer": "B"}]
+    assert [json.loads(body) for body in take_all(channel)] == [order]

@@ -1,114 +1,77 @@
-"""A way to the broker that can be slow, break, or stop at certain bytes."""
+"""A way to RabbitMQ that can hold up a client, or cut its connection, at certain bytes."""
 
 import contextlib
 import socket
 import socketserver
-import sys
 import threading
-import time
-from typing import Any
 
-# As AMQP 0-9-1 has them on the wire: class and method.
-BASIC_QOS, PUBLISH, BASIC_ACK = b"\x00\x3c\x00\x0a", b"\x00\x3c\x00\x28", b"\x00\x3c\x00\x50"
+# Methods of AMQP 0-9-1 on the wire: their class and number.
+PUBLISH, BASIC_ACK, BASIC_REJECT = b"\x00\x3c\x00\x28", b"\x00\x3c\x00\x50", b"\x00\x3c\x00\x5a"
 CONNECTION_CLOSE = b"\x00\x0a\x00\x32"
 
 
 class Network(socketserver.ThreadingTCPServer):
-    """The way to a broker's port, or to the first of several ports that answers.
+    """Pass on what clients send to RabbitMQ's port, and what it answers.
 
-    It cuts every connection after `cut_after` bytes of the client, and once at its bytes `cut_at`.
-    What comes at once waits for `pause` seconds in either direction. `connections` counts the
-    clients that came, `cuts` how often `cut_at` was found.
+    It cuts the connection of the first client that sends `cut_at`. It holds up the first one
+    that sends `hold_at`, sets `held`, and waits for `go_on`.
     """
 
-    request_queue_size = 100
+    daemon_threads = True
 
-    def __init__(self, *ports: int) -> None:
-        self.pause, self.cut_at, self.cut_after = 0.0, b"", sys.maxsize
-        self.connections, self.cuts = 0, 0
-        self.held = threading.Event()  # whether hold_up_at() has held something up
-        self._hold_at, self._gate = b"", threading.Event()
-        self._gate.set()
-        self._ports = ports
+    def __init__(self, port: int) -> None:
+        self.cut_at, self.hold_at = b"", b""
+        self.held, self.go_on = threading.Event(), threading.Event()
+        self._port = port
         self._ends: list[socket.socket] = []
         super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
 
-    def url(self, vhost: str = "%2F") -> str:
+    def url(self) -> str:
         """Return the AMQP URL that leads through this network."""
-        return f"amqp://guest:guest@127.0.0.1:{self.server_address[1]}/{vhost}"
-
-    def hold_up_at(self, sign: bytes) -> None:
-        """Stop right before a client's bytes, and let nothing pass any more until release()."""
-        self._hold_at = sign
-
-    def release(self) -> None:
-        """Pass on what was held up."""
-        self._gate.set()
+        return f"amqp://guest:guest@127.0.0.1:{self.server_address[1]}"
 
     def cut(self) -> None:
-        """Close the connections there are, at both ends; new ones work."""
-        for end in list(self._ends):
+        """Cut the connections that there are; new ones work."""
+        for end in self._ends:
             with contextlib.suppress(OSError):  # it is closed already
                 end.shutdown(socket.SHUT_RDWR)
 
-    def verify_request(self, *_: Any) -> bool:
-        """Count the client; called in the one thread that accepts clients."""
-        self.connections += 1
-        return True
+    def finish_request(self, client: socket.socket, _: object) -> None:  # type: ignore[override]
+        """Serve a client, in a thread of its own."""
+        with socket.create_connection(("127.0.0.1", self._port)) as rabbitmq:
+            self._ends += [client, rabbitmq]
+            answers = threading.Thread(target=self._pass_on, args=[rabbitmq, client])
+            answers.start()
+            self._pass_on(client, rabbitmq)
+            answers.join()
 
-    def finish_request(self, client: Any, _: Any) -> None:
-        """Pass on what the ends of a connection send (socketserver has a thread for each)."""
-        with contextlib.suppress(OSError), self._connect() as broker:
-            for end in (client, broker):
-                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._ends.append(end)
-            back = threading.Thread(target=self._pass_on, args=(broker, client))
-            back.start()
-            self._pass_on(client, broker, from_client=True)
-            back.join()
-
-    def _connect(self) -> socket.socket:
-        for port in self._ports:
-            with contextlib.suppress(OSError):
-                return socket.create_connection(("127.0.0.1", port))
-        raise OSError("no broker answers")
-
-    def _pass_on(
-        self, source: socket.socket, sink: socket.socket, from_client: bool = False
-    ) -> None:
-        """Pass on what comes from one end to the other, until one is closed; then close both."""
-        tail, left = b"", self.cut_after if from_client else sys.maxsize
+    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+        """Pass on what one end sends, until it closes the connection or we cut it."""
+        tail = b""  # as a sign can come in two parts
         with contextlib.suppress(OSError):
-            while left and (data := source.recv(65536)[:left]):
-                if from_client:
-                    tail = tail[-8:] + data
-                    self._look_at(tail)
-                time.sleep(self.pause)
-                self._gate.wait()
+            while (data := source.recv(65536)) and self._lets_pass(tail + data):
                 sink.sendall(data)
-                left -= len(data)
+                tail = data[-3:]
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
-    def _look_at(self, data: bytes) -> None:
-        """Hold up a connection, or cut it by an error, if the client sends certain bytes."""
+    def _lets_pass(self, data: bytes) -> bool:
         if self.cut_at and self.cut_at in data:
-            self.cuts += 1
             self.cut_at = b""
-            raise ConnectionError
-        if self._hold_at and self._hold_at in data:
-            self._hold_at = b""
-            self._gate.clear()
+            return False
+        if self.hold_at and self.hold_at in data:
+            self.hold_at = b""
             self.held.set()
+            self.go_on.wait()
+        return True
 
     def __enter__(self) -> "Network":
         threading.Thread(target=self.serve_forever, args=[0.02]).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.shutdown()  # from now on there are no new clients
-        self._hold_at = b""
-        self.release()
+        self.shutdown()
+        self.go_on.set()
         self.cut()
-        self.server_close()  # waits for the threads
+        self.server_close()
