@@ -44,8 +44,7 @@ def five_orders(node: Node, count: int) -> Row:
             each.stop()
     begin = min(moment for each in consumers for moment in each.moments("Received"))
     end = max(moment for each in consumers for moment in each.moments("Processed"))
-    shares = sorted((len(each.processed) for each in consumers), reverse=True)
-    return [count, ", ".join(map(str, shares)), end - begin]
+    return [count, end - begin]
 
 
 def killed_consumer(node: Node, name: str, *mistake: str) -> Row:
@@ -118,9 +117,7 @@ def queue(node: Node, away: float) -> Row:
 
 
 EXPERIMENTS: dict[str, list[Callable[[Node], Row]]] = {
-    "consumers | orders each | measured": [
-        partial(five_orders, count=count) for count in (1, 2, 3, 5)
-    ],
+    "consumers | measured": [partial(five_orders, count=count) for count in (1, 2, 3, 5)],
     "basic_ack | lost": [
         lambda node: killed_consumer(node, "after the work (`consumer.py`)"),
         lambda node: killed_consumer(node, "before the work", "early"),
