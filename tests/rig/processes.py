@@ -1,6 +1,6 @@
 """The two scripts as processes, as they are or changed, and what they log.
 
-with start_consumer(node, "gate") as consumer:
+with start_consumer(node, work="gate") as consumer:
     consumer.wait_for("Received 'A'")
     consumer.open_gate()
     consumer.stop()
