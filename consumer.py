@@ -8,71 +8,81 @@ import time
 
 import pika
 
+# For another RabbitMQ, set the environment variable AMQP_URL: amqp://user:password@host:port
 RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://guest:guest@localhost:5672"))
 QUEUE = "orders"
 FIELDS = {"order_id": [str], "customer": [str], "amount": [int, float], "status": [str]}
-PAUSE = 5  # seconds to wait after work that has failed
+PAUSE = 5  # seconds before an order that has failed goes back to the queue
+
+
+class InvalidOrder(Exception):
+    """A message that is not an order, or an order that would fail every time."""
 
 
 def parse_order(body: bytes) -> dict:
-    """Return the order in a message. Raise ValueError if the message is not an order."""
-    order = json.loads(body)  # raises a ValueError if it cannot read the message
+    """Return the order in a message. Raise InvalidOrder if the message is not an order."""
+    try:
+        order = json.loads(body)
+    except (ValueError, RecursionError) as error:  # bad JSON, or too many brackets in brackets
+        raise InvalidOrder(f"unreadable JSON: {error}")
     if not isinstance(order, dict):
-        raise ValueError("it is not a JSON object")
+        raise InvalidOrder("not a JSON object")
     for field, types in FIELDS.items():
-        # type() and not isinstance(), because isinstance(True, int) is True.
+        # isinstance() would accept true as an amount, because True is an int.
         if type(order.get(field)) not in types:
-            raise ValueError(f"{field} is missing or has the wrong type")
+            raise InvalidOrder(f"{field} is missing or has the wrong type")
     return order
 
 
 def process_order(order: dict) -> None:
-    """Put your own work here. If it fails, raise an exception: the order will be redelivered.
+    """Put your own work here.
 
-    An order that always fails holds up the next ones (README.md, "On a server", sets a limit).
-    An order can be delivered twice, for example after a crash before basic_ack() ("Once only").
-    The work must take less than a minute, because pika sends no heartbeats meanwhile, and RabbitMQ
-    closes a silent connection. AMQP_URL=amqp://guest:guest@localhost:5672?heartbeat=600 (seconds)
-    allows ten minutes.
+    If the order would fail every time (for example, its amount is negative), raise InvalidOrder:
+    it is rejected, and by default deleted. After any other exception, RabbitMQ delivers it again.
+    An order can also come twice, for example after a crash (README.md, "Once only").
+
+    The work must take less than a minute. Meanwhile pika cannot send heartbeats ("I am alive"),
+    and in the end RabbitMQ closes the connection: the order comes again, each time. If the work
+    takes up to ten minutes, set AMQP_URL=amqp://guest:guest@localhost:5672?heartbeat=600
     """
     time.sleep(2)
 
 
 def handle_message(channel, method, body: bytes) -> None:
-    """Process the order in a message. Then acknowledge the message, or reject it."""
+    """Process the order in a message. Then acknowledge the message, or reject it.
+
+    RabbitMQ can keep rejected messages, and limit how often one comes (README.md, "On a server").
+    """
+    name = repr(body)  # what the log calls the message, until we know its order_id
     try:
         order = parse_order(body)
-    except (ValueError, RecursionError) as error:  # RecursionError: JSON nested too deeply
-        logging.error(f"Rejecting a message that is not an order ({error}): {repr(body)}")
-        # RabbitMQ deletes the message, unless you change that (README.md, "On a server").
-        channel.basic_reject(delivery_tag=method.delivery_tag, requeue=False)
-        return
-
-    order_id = repr(order["order_id"])  # so a line break in it cannot forge a line of the log
-    logging.info(f"Received {order_id}" + (" (redelivered)" if method.redelivered else ""))
-    try:
+        name = repr(order["order_id"])
+        logging.info(f"Received {name}" + (" (redelivered)" if method.redelivered else ""))
         process_order(order)
+    except InvalidOrder as error:
+        logging.error(f"Rejecting ({error!r}): {body!r}")
+        # RabbitMQ deletes the message, or keeps it elsewhere if you have set that up.
+        channel.basic_reject(delivery_tag=method.delivery_tag, requeue=False)
     except Exception:
-        logging.exception(f"Failed {order_id}")  # adds the traceback
-        # RabbitMQ redelivers an order as soon as it is back in the queue, so we wait before that.
+        logging.exception(f"Failed {name}")  # adds the traceback
+        # The order goes back to the head of the queue, and can come again at once: so wait first.
+        # If it fails every time, it comes again for ever, and the other orders wait.
         time.sleep(PAUSE)
-        # Put it back into the queue (README.md, "On a server", says why by basic_reject).
         channel.basic_reject(delivery_tag=method.delivery_tag, requeue=True)
-        return
-
-    logging.info(f"Processed {order_id}")
-    # RabbitMQ deletes the message now. If this program dies earlier, RabbitMQ redelivers it.
-    channel.basic_ack(delivery_tag=method.delivery_tag)
+    else:  # no exception
+        logging.info(f"Processed {name}")
+        # Only now RabbitMQ deletes the message. If we die before this, it delivers it again.
+        channel.basic_ack(delivery_tag=method.delivery_tag)
 
 
 stopping = False
 
 
-def stop(signal_number: int, _: object) -> None:
-    """Let consume_orders() stop. Python calls this at the first Ctrl-C or `kill`."""
+def stop(signal_number: int, frame: object) -> None:
+    """Tell consume_orders() to stop. Python calls this at a signal (we do not need `frame`)."""
     global stopping
     stopping = True
-    signal.signal(signal_number, signal.SIG_DFL)  # the next such signal ends the program at once
+    signal.signal(signal_number, signal.SIG_DFL)  # a second Ctrl-C ends the program at once
 
 
 def consume_orders() -> None:
@@ -83,27 +93,29 @@ def consume_orders() -> None:
         # RabbitMQ delivers the next message when we have acknowledged or rejected this one.
         channel.basic_qos(prefetch_count=1)
         logging.info("Waiting for orders (Ctrl-C stops after the current order)")
-        # consume() replaces basic_consume() and start_consuming(). After half a second without a
-        # message it yields None three times, so that we can check `stopping`.
+        # Unlike start_consuming(), this loop lets us check `stopping`: it gives us each message as
+        # (method, properties, body), and (None, None, None) after half a second without one.
         for method, _, body in channel.consume(QUEUE, inactivity_timeout=0.5):
             if stopping:
-                return  # a message that has just come goes back to the queue
+                return  # RabbitMQ takes a message back that has come, but was not acknowledged
             if method is not None:
                 handle_message(channel, method, body)
-    raise RuntimeError("RabbitMQ sends no more orders: was the queue deleted?")
+    # Otherwise the loop ends only if RabbitMQ stops sending messages (it cancels the consumer).
+    raise RuntimeError("RabbitMQ has cancelled this consumer: was the queue deleted?")
 
 
 def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level="INFO")
     logging.getLogger("pika").setLevel("CRITICAL")  # we log pika's exceptions ourselves
-    signal.signal(signal.SIGINT, stop)  # Ctrl-C
-    signal.signal(signal.SIGTERM, stop)  # `kill`, and `docker stop`
+    # From now on Ctrl-C (SIGINT) and `kill` or `docker stop` (SIGTERM) call stop().
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
     while not stopping:
         try:
             consume_orders()
         except Exception as error:  # pika raises many kinds
-            where = f"{RABBITMQ.host}:{RABBITMQ.port}"
-            logging.error(f"Cannot consume from RabbitMQ at {where}: {repr(error)}")
+            where = f"RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port}"
+            logging.error(f"Cannot consume ({where}): {error!r}")
             time.sleep(1)
     logging.info("Stopped")
 
