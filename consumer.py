@@ -66,7 +66,7 @@ def handle_message(channel, method, body: bytes) -> None:
     except Exception:
         logging.exception(f"Failed {name}")  # adds the traceback
         # The order goes back to the head of the queue, and can come again at once: so wait first.
-        # If it fails every time, it comes again for ever, and the other orders wait.
+        # If it fails every time, it comes again for ever, before the other orders.
         time.sleep(PAUSE)
         channel.basic_reject(delivery_tag=method.delivery_tag, requeue=True)
     else:  # no exception

@@ -34,7 +34,7 @@ def publish(orders: list) -> None:
         channel = connection.channel()
         channel.queue_declare(QUEUE, durable=True)
         # From now on basic_publish() waits until RabbitMQ has confirmed the order. It raises an
-        # exception if RabbitMQ cannot store the order.
+        # exception if RabbitMQ refuses the order.
         channel.confirm_delivery()
         while orders:
             order_id = orders[0]["order_id"]
