@@ -1,77 +1,123 @@
-"""Fixtures: one RabbitMQ node a process, and an empty queue for each test."""
+"""Fixtures: one RabbitMQ node for the whole run, and a virtual host of it for each process."""
 
+import logging
 import os
-import tempfile
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 # The scripts read AMQP_URL when they are imported: no test may touch the user's RabbitMQ.
 os.environ.pop("AMQP_URL", None)
 
-import pytest  # noqa: E402
-from pika.adapters.blocking_connection import BlockingChannel as Channel  # noqa: E402
+import pika
+import pytest
+from pika.adapters.blocking_connection import BlockingChannel as Channel
 
 pytest.register_assert_rewrite("rig")
+logging.getLogger("pika").setLevel("CRITICAL")  # its errors are seen as exceptions
 
-from rig.node import Node, clean_up_at_signals, running_node, started_nodes  # noqa: E402
-from rig.processes import started_programs  # noqa: E402
+import consumer
+import producer
+from rig.node import Node, clean_up_at_signals, connect, known_nodes, running_node
+from rig.processes import started_programs
+
+
+def definitions(vhosts: list[str]) -> dict:
+    """Return what the node shall have; in the virtual host "full" a queue takes 200 messages."""
+    everything = {"user": "guest", "configure": ".*", "write": ".*", "read": ".*"}
+    limit = {"max-length": 200, "overflow": "reject-publish"}
+    return {
+        "users": [{"name": "guest", "password": "guest", "tags": ["administrator"]}],
+        "vhosts": [{"name": vhost} for vhost in vhosts],
+        "permissions": [{**everything, "vhost": vhost} for vhost in vhosts],
+        "policies": [{"vhost": "full", "name": "limit", "pattern": "", "definition": limit}],
+    }
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Put all temporary files into one folder that goes with the run, and end well at signals."""
-    if not hasattr(config, "workerinput"):  # else it has a part of that folder
-        folder = tempfile.TemporaryDirectory(prefix="orders-tests-")
-        config.option.basetemp = Path(folder.name) / "pytest"
-        config.add_cleanup(folder.cleanup)
+    """Start the node, but not in the processes that this one starts: they get its folder."""
     clean_up_at_signals()
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        vhosts = ["/", "full", "main", *(f"gw{number}" for number in range(8))]
+        stack = ExitStack()
+        config.add_cleanup(stack.close)
+        node = stack.enter_context(running_node(definitions(vhosts)))
+        os.environ["ORDERS_NODE"] = str(node.folder)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with tests that take long: those with a group."""
+    items.sort(key=lambda item: not item.get_closest_marker("xdist_group"))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show with a test that failed what its programs said, and the end of the nodes' logs."""
+    """Show with a test that failed what its programs said, and the end of RabbitMQ's log."""
     report = yield
     if report.failed:
         for program in started_programs:
-            lines = [line[:300] for line in program.lines]
+            lines = [line[:300] for line in program.log]
             some = lines if len(lines) <= 40 else [*lines[:20], "…", *lines[-20:]]
             report.sections.append((f"output of {program.name}", "\n".join(some)))
-        for node in started_nodes:
-            report.sections.append((f"log of {node.name}", node.log_end()))
+        for node in known_nodes:
+            report.sections.append((f"end of the log of {node.folder}", node.log_end()))
     if report.when == "teardown":
-        for program in started_programs:
-            program.output.close()
         started_programs.clear()
     return report
 
 
 @pytest.fixture(scope="session")
-def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """The node that most tests share."""
-    with running_node(tmp_path_factory.mktemp("node")) as node:
+def node() -> Node:
+    """The node that all tests share, but those that let it fail."""
+    return Node(Path(os.environ["ORDERS_NODE"]))
+
+
+def emptied(url: str) -> str:
+    """Return the URL when the queue "orders" is deleted there."""
+    with connect(url) as connection:
+        connection.channel().queue_delete("orders")
+    return url
+
+
+@pytest.fixture
+def url(node: Node) -> str:
+    """The AMQP URL of this process's virtual host, which has no queue "orders"."""
+    return emptied(node.url(os.environ.get("PYTEST_XDIST_WORKER", "main")))
+
+
+@pytest.fixture
+def full_url(node: Node) -> str:
+    """The AMQP URL of a virtual host whose queue takes 200 messages, and refuses more."""
+    return emptied(node.url("full"))
+
+
+@pytest.fixture
+def channel(url: str) -> Iterator[Channel]:
+    """A channel of the test's own."""
+    with connect(url) as connection:
+        yield connection.channel()
+
+
+@pytest.fixture(scope="module")
+def own_node() -> Iterator[Node]:
+    """A node that a test may let fail."""
+    with running_node() as node:
         yield node
 
 
 @pytest.fixture
-def node(shared_node: Node) -> Node:
-    """The shared node, without the queue "orders"."""
-    if not shared_node.is_running():
-        shared_node.start()
-    with shared_node.connect() as connection:
-        connection.channel().queue_delete("orders")
-    return shared_node
+def slept(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> list[float]:
+    """Let the test call the scripts' functions; return the seconds for which they wanted to sleep.
 
-
-@pytest.fixture
-def channel(node: Node) -> Iterator[Channel]:
-    """A channel of the test's own, on the shared node."""
-    with node.connect() as connection:
-        yield connection.channel()
-
-
-@pytest.fixture
-def full_at_200(node: Node) -> Iterator[None]:
-    """Let the queue take 200 messages and refuse more, by a policy as an operator sets it."""
-    definition = '{"max-length": 200, "overflow": "reject-publish"}'
-    node.rabbitmqctl("set_policy", "full", "^orders$", definition, "--apply-to", "queues")
-    yield
-    node.rabbitmqctl("clear_policy", "full")
+    They use the test's virtual host, and take no signals. A test may set consumer.stopping.
+    """
+    seconds: list[float] = []
+    for script in (producer, consumer):
+        monkeypatch.setattr(script, "RABBITMQ", pika.URLParameters(url))
+    monkeypatch.setattr("time.sleep", seconds.append)
+    monkeypatch.setattr("signal.signal", lambda number, reaction: None)
+    monkeypatch.setattr(consumer, "stopping", False)
+    caplog.set_level("INFO")
+    return seconds

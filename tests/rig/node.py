@@ -3,12 +3,13 @@
 import atexit
 import contextlib
 import functools
+import json
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,9 +17,10 @@ from pathlib import Path
 import pika
 
 LIMIT = 20  # seconds: far more than anything here takes
+PATH = f"/usr/lib/rabbitmq/bin:{os.environ['PATH']}"  # before Debian's wrappers
 
+known_nodes: list["Node"] = []  # of which a failed test shows the logs
 reservations: list[socket.socket] = []  # bound to ports, but they do not listen
-started_nodes: list["Node"] = []  # of which a failed test shows the logs
 
 
 def wait_until(condition: Callable[[], object], what: object, limit: float = LIMIT) -> None:
@@ -38,13 +40,6 @@ def clean_up_at_signals() -> None:
         signal.signal(number, signal.default_int_handler)
 
 
-def server_program(name: str) -> str:
-    """Return the path of one of RabbitMQ's programs, not of Debian's wrapper."""
-    found = shutil.which(name, path=f"/usr/lib/rabbitmq/bin:{os.environ['PATH']}")
-    assert found, f"no {name}: tests/run installs it, or says how"
-    return found
-
-
 def free_port() -> int:
     """Return a free port that nobody else gets, not even while its node is down."""
     one = socket.socket()
@@ -58,117 +53,132 @@ def free_port() -> int:
 def epmd_port() -> int:
     """Start Erlang's port mapper for the nodes of this process; return its port."""
     port = free_port()
-    command = [server_program("epmd"), "-address", "127.0.0.1", "-port", str(port)]
-    process = subprocess.Popen(command)
+    command = ["epmd", "-address", "127.0.0.1", "-port", str(port)]
+    process = subprocess.Popen(command, env={**os.environ, "PATH": PATH})
     atexit.register(process.kill)
     return port
+
+
+def new_settings(folder: Path) -> dict[str, str]:
+    """Return environment variables for a node with its files in `folder`."""
+    return {
+        "HOME": str(folder),  # for the Erlang cookie
+        "PATH": PATH,
+        "ERL_EPMD_PORT": str(epmd_port()),
+        # Erlang shall not burn processor time while it waits.
+        "ERL_AFLAGS": "+sbwt none +sbwtdcpu none +sbwtdio none",
+        "RABBITMQ_NODENAME": f"orders-{secrets.token_hex(4)}@localhost",
+        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+        "RABBITMQ_NODE_PORT": str(free_port()),
+        "RABBITMQ_DIST_PORT": str(free_port()),
+        "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+        "RABBITMQ_CONF_ENV_FILE": os.devnull,
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+        "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+        "RABBITMQ_LOG_BASE": str(folder / "log"),
+        "RUNNING_UNDER_SYSTEMD": "true",  # the start script becomes the node: end() hits it
+    }
 
 
 class Node:
     """A RabbitMQ node on 127.0.0.1, all of its files in `folder`.
 
-    start(), stop() and kill() may follow one another; what is in `folder` survives them.
+    start() and end() may follow one another; what is in `folder` survives them. A Node with the
+    folder of another one, also in another process, is the same node: it can be used.
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(exist_ok=True)
-        (folder / "plugins").write_text("[].\n")
-        (folder / "rabbitmq.conf").touch()
         self.folder = folder
-        self.name = f"orders-{secrets.token_hex(4)}@localhost"
-        self.port = free_port()
+        known_nodes.append(self)
         self.process: subprocess.Popen[bytes] | None = None  # once it was started
-        self.environment = {
-            **os.environ,
-            "HOME": str(folder),  # for the Erlang cookie
-            "ERL_EPMD_PORT": str(epmd_port()),
-            "RABBITMQ_NODENAME": self.name,
-            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODE_PORT": str(self.port),
-            "RABBITMQ_DIST_PORT": str(free_port()),
-            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
-            "RABBITMQ_CONF_ENV_FILE": os.devnull,
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
-            "RABBITMQ_MNESIA_BASE": str(folder / "data"),
-            "RABBITMQ_LOG_BASE": str(folder / "log"),
-            "RUNNING_UNDER_SYSTEMD": "true",  # the start script becomes the node: kill() hits it
-        }
+        settings = folder / "settings.json"
+        if not settings.exists():
+            settings.write_text(json.dumps(new_settings(folder)))
+            (folder / "plugins").write_text("[].\n")
+            (folder / "rabbitmq.conf").touch()
+        self.settings: dict[str, str] = json.loads(settings.read_text())
+        self.port = int(self.settings["RABBITMQ_NODE_PORT"])
 
     def start(self) -> None:
         """Boot it, and wait until it lets a client in."""
         with (self.folder / "output").open("a") as output:
-            self.process = subprocess.Popen(
-                server_program("rabbitmq-server"),
+            process = subprocess.Popen(
+                "rabbitmq-server",
                 cwd=self.folder,  # as a node that is killed may leave a dump
-                env=self.environment,
+                env={**os.environ, **self.settings},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
             )
-        if self not in started_nodes:
-            started_nodes.append(self)
-        wait_until(lambda: self._answers() or not self.is_running(), "RabbitMQ's boot", 3 * LIMIT)
-        assert self.is_running(), f"RabbitMQ did not start:\n{self.log_end()}"
+        self.process = process
+        wait_until(lambda: self._answers() or process.poll(), "RabbitMQ's boot", 3 * LIMIT)
+        assert process.poll() is None, f"RabbitMQ did not start:\n{self.log_end()}"
 
     def _answers(self) -> bool:
         with contextlib.suppress(Exception):  # pika raises many kinds
-            with self.connect():
+            with connect(self.url()):
                 return True
         return False
 
-    def is_running(self) -> bool:
-        """Tell whether it has been started, and has not ended."""
-        return self.process is not None and self.process.poll() is None
-
     def log_end(self) -> str:
         """Return the last lines of its output and its log, to look for the cause of a failure."""
-        lines = []
-        for path in [self.folder / "output", *self.folder.glob("log/*.log")]:
-            lines += path.read_text(errors="replace").splitlines()[-8:]
-        return "\n".join(lines)
+        paths = [self.folder / "output", *self.folder.glob("log/*.log")]
+        ends = [path.read_text(errors="replace").splitlines()[-8:] for path in paths]
+        return "\n".join(sum(ends, []))
 
-    def stop(self) -> None:
-        """Let it end in good order."""
+    def end(self, number: int = signal.SIGKILL) -> None:
+        """End it: at once, or by SIGTERM in good order."""
         assert self.process, "it was not started"
-        self.process.terminate()
+        self.process.send_signal(number)
         self.process.wait(3 * LIMIT)
 
-    def kill(self) -> None:
-        """End it by SIGKILL."""
-        assert self.process, "it was not started"
-        self.process.kill()
-        self.process.wait(LIMIT)
-
-    def rabbitmqctl(self, *arguments: str) -> str:
-        """Return what rabbitmqctl prints (it costs a second or two)."""
-        command = [server_program("rabbitmqctl"), "-q", "-n", self.name, *arguments]
+    def command(self, program: str, *arguments: str) -> str:
+        """Return what one of RabbitMQ's commands prints (it costs a second or two)."""
+        command = [program, "-q", "-n", self.settings["RABBITMQ_NODENAME"]]
         return subprocess.check_output(
-            command, cwd=self.folder, env=self.environment, text=True, timeout=3 * LIMIT
+            [*command, *arguments],
+            cwd=self.folder,
+            env={**os.environ, **self.settings},
+            text=True,
+            timeout=3 * LIMIT,
         )
+
+    def version(self) -> str:
+        """Return the version of RabbitMQ."""
+        return self.command("rabbitmqctl", "version").strip()
 
     def url(self, vhost: str = "", user: str = "guest:guest") -> str:
         """Return an AMQP URL of the node; `user` with the password."""
         return f"amqp://{user}@127.0.0.1:{self.port}/{vhost}"
 
-    @contextlib.contextmanager
-    def connect(self, vhost: str = "") -> Iterator[pika.BlockingConnection]:
-        """Give a connection of the test's own."""
-        connection = pika.BlockingConnection(pika.URLParameters(self.url(vhost)))
+
+@contextlib.contextmanager
+def running_node(definitions: dict | None = None) -> Iterator[Node]:
+    """Start a node in a temporary folder, and kill it at the end.
+
+    `definitions` are as `rabbitmqctl export_definitions` writes them.
+    """
+    with tempfile.TemporaryDirectory(prefix="orders-") as folder:
+        node = Node(Path(folder))
+        if definitions:
+            path = node.folder / "definitions.json"
+            path.write_text(json.dumps(definitions))
+            (node.folder / "rabbitmq.conf").write_text(f"load_definitions = {path}\n")
         try:
-            yield connection
-        except Exception:
-            connection.close()
-            raise
-        connection.close()  # not in `finally`: after Ctrl-C in a call of pika it may never return
+            node.start()
+            yield node
+        finally:
+            if node.process:
+                node.end()
 
 
 @contextlib.contextmanager
-def running_node(folder: Path) -> Iterator[Node]:
-    """Start a node with its files in `folder`, and kill it at the end."""
-    node = Node(folder)
+def connect(url: str) -> Iterator[pika.BlockingConnection]:
+    """Give a connection of the test's own."""
+    connection = pika.BlockingConnection(pika.URLParameters(url))
     try:
-        node.start()
-        yield node
-    finally:
-        if node.is_running():
-            node.kill()
+        yield connection
+    except Exception:
+        connection.close()
+        raise
+    connection.close()  # not in `finally`: after Ctrl-C in a call of pika it may never return
