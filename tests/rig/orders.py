@@ -36,24 +36,18 @@ def put_orders(channel: Channel, *order_ids: str) -> None:
     put(channel, *map(order_json, order_ids))
 
 
-def ready_count(channel: Channel, queue: str = "orders") -> int:
-    """Return how many messages wait in the queue; not those that a consumer has."""
-    return int(channel.queue_declare(queue, passive=True).method.message_count)
-
-
-def consumer_count(channel: Channel) -> int:
-    """Return how many consumers the queue "orders" has."""
-    return int(channel.queue_declare("orders", passive=True).method.consumer_count)
+def counts(channel: Channel, queue: str = "orders") -> tuple[int, int]:
+    """Return how many messages wait in the queue (no consumer has them), and its consumers."""
+    found = channel.queue_declare(queue, passive=True).method
+    return found.message_count, found.consumer_count
 
 
 def take_all(channel: Channel, queue: str = "orders") -> list[bytes]:
     """Take what waits in the queue."""
-    bodies: list[bytes] = []
-    while True:
-        method, _, body = channel.basic_get(queue, auto_ack=True)
-        if method is None:
-            return bodies
+    bodies = []
+    while (body := channel.basic_get(queue, auto_ack=True)[2]) is not None:
         bodies.append(body)
+    return bodies
 
 
 def take_orders(channel: Channel, queue: str = "orders") -> Counter[str]:
