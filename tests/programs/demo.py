@@ -1,34 +1,38 @@
 """Show five orders on their way, on a RabbitMQ node of its own: tests/run demo"""
 
 import os
-import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
+from signal import SIGINT
 
 from rig.node import clean_up_at_signals, running_node
-
-ROOT = Path(__file__).resolve().parent.parent.parent
+from rig.processes import CONSUMER, PRODUCER
 
 
 def main() -> int:
-    """Run both scripts, as a user does in two terminals; return the consumer's exit status."""
-    with (
-        tempfile.TemporaryDirectory(prefix="orders-demo-") as folder,
-        running_node(Path(folder)) as node,
-    ):
-        environment = {**os.environ, "AMQP_URL": node.url()}
-        command = [sys.executable, str(ROOT / "consumer.py")]
-        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as consumer:
-            assert consumer.stderr
-            for line in consumer.stderr:
-                print(line.decode(), end="", flush=True)
-                if b"Waiting for orders" in line:
-                    subprocess.run([sys.executable, ROOT / "producer.py"], env=environment)
-                if b"Processed 'ORD-005'" in line:
-                    consumer.send_signal(signal.SIGINT)
-        return consumer.returncode
+    """Run both scripts, as a user does in two terminals; return 0 if both ended well.
+
+    They share one pipe, so that their lines come in the order in which they are written.
+    """
+    reading, writing = os.pipe()
+    with running_node() as node:
+
+        def start(script: Path) -> subprocess.Popen[bytes]:
+            environment = {**os.environ, "AMQP_URL": node.url()}
+            return subprocess.Popen([sys.executable, script], env=environment, stderr=writing)
+
+        programs = [start(CONSUMER), start(PRODUCER)]
+        os.close(writing)  # so that the lines end with the programs
+        try:
+            for line in os.fdopen(reading, encoding="utf-8"):
+                print(line, end="", flush=True)
+                if "Processed 'ORD-005'" in line:
+                    programs[0].send_signal(SIGINT)
+            return int(any(program.wait() for program in programs))
+        finally:
+            for program in programs:
+                program.kill()
 
 
 if __name__ == "__main__":
