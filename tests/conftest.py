@@ -2,6 +2,7 @@
 
 import logging
 import os
+import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -43,6 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(stack.close)
         node = stack.enter_context(running_node(definitions(vhosts)))
         os.environ["ORDERS_NODE"] = str(node.folder)
+        os.environ["TMPDIR"] = tempfile.tempdir = str(node.folder)  # so that no file is left
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from signal import SIGINT
 
-from rig.node import clean_up_at_signals, running_node
+from rig.node import DIES_WITH_US, clean_up_at_signals, running_node
 from rig.processes import CONSUMER, PRODUCER
 
 
@@ -20,19 +20,16 @@ def main() -> int:
 
         def start(script: Path) -> subprocess.Popen[bytes]:
             environment = {**os.environ, "AMQP_URL": node.url()}
-            return subprocess.Popen([sys.executable, script], env=environment, stderr=writing)
+            command = [*DIES_WITH_US, sys.executable, str(script)]
+            return subprocess.Popen(command, env=environment, stderr=writing)
 
         programs = [start(CONSUMER), start(PRODUCER)]
         os.close(writing)  # so that the lines end with the programs
-        try:
-            for line in os.fdopen(reading, encoding="utf-8"):
-                print(line, end="", flush=True)
-                if "Processed 'ORD-005'" in line:
-                    programs[0].send_signal(SIGINT)
-            return int(any(program.wait() for program in programs))
-        finally:
-            for program in programs:
-                program.kill()
+        for line in os.fdopen(reading, encoding="utf-8"):
+            print(line, end="", flush=True)
+            if "Processed 'ORD-005'" in line:
+                programs[0].send_signal(SIGINT)
+        return int(any(program.wait() for program in programs))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import pika
 
 LIMIT = 20  # seconds: far more than anything here takes
 PATH = f"/usr/lib/rabbitmq/bin:{os.environ['PATH']}"  # before Debian's wrappers
+DIES_WITH_US = ["setpriv", "--pdeathsig", "KILL"]  # a command after it, even if we are killed
 
 known_nodes: list["Node"] = []  # of which a failed test shows the logs
 reservations: list[socket.socket] = []  # bound to ports, but they do not listen
@@ -53,7 +54,7 @@ def free_port() -> int:
 def epmd_port() -> int:
     """Start Erlang's port mapper for the nodes of this process; return its port."""
     port = free_port()
-    command = ["epmd", "-address", "127.0.0.1", "-port", str(port)]
+    command = [*DIES_WITH_US, "epmd", "-address", "127.0.0.1", "-port", str(port)]
     process = subprocess.Popen(command, env={**os.environ, "PATH": PATH})
     atexit.register(process.kill)
     return port
@@ -103,7 +104,7 @@ class Node:
         """Boot it, and wait until it lets a client in."""
         with (self.folder / "output").open("a") as output:
             process = subprocess.Popen(
-                "rabbitmq-server",
+                [*DIES_WITH_US, "rabbitmq-server"],
                 cwd=self.folder,  # as a node that is killed may leave a dump
                 env={**os.environ, **self.settings},
                 stdin=subprocess.DEVNULL,

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from signal import SIGINT, SIGKILL
 
-from rig.node import LIMIT, wait_until
+from rig.node import DIES_WITH_US, LIMIT, wait_until
 
 TESTS = Path(__file__).resolve().parent.parent
 ROOT = TESTS.parent
@@ -44,7 +44,7 @@ class Program:
         self.log: list[str] = []  # what it has said, on both streams
         self.started, self.ended = time.time(), 0.0  # the latter when wait() has seen it
         self.process = subprocess.Popen(
-            [sys.executable, path, *map(str, arguments)],
+            [*DIES_WITH_US, sys.executable, path, *map(str, arguments)],
             env={**ENVIRONMENT, "AMQP_URL": amqp_url},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
