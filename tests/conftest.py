@@ -48,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with tests that take long: those with a group."""
+    """Begin with the tests of a group: among them are those that take long."""
     items.sort(key=lambda item: not item.get_closest_marker("xdist_group"))
 
 

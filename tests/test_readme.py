@@ -35,6 +35,7 @@ def test_docker_compose_keeps_the_orders_and_lets_no_other_computer_in() -> None
     """RabbitMQ's folder is named after the host. Docker's image lets guest in from anywhere."""
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     rabbitmq = compose["services"]["rabbitmq"]
+    assert rabbitmq["image"].endswith("-management"), "with the web page"
     assert rabbitmq["hostname"] == "rabbitmq"
     assert rabbitmq["volumes"] == ["rabbitmq-data:/var/lib/rabbitmq"]
     assert rabbitmq["ports"] == ["127.0.0.1:5672:5672", "127.0.0.1:15672:15672"]

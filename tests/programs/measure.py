@@ -114,7 +114,7 @@ TABLES: dict[str, dict[str, Callable[..., Row]]] = {
         "automatic (`auto_ack=True`)": partial(killed_consumer, "5", "auto"),
     },
     "five orders | producer is free after | all processed after | failed": {
-        "direct calls (HTTP, one by one)": partial(direct_calls, True),
+        "direct calls": partial(direct_calls, True),
         "queue": partial(queue, 0),
         "direct calls, no consumer": partial(direct_calls, False),
         f"queue, consumer comes after {AWAY} s": partial(queue, AWAY),

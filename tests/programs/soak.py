@@ -1,7 +1,4 @@
-"""Publish and process at full speed, kill consumers and RabbitMQ, count: tests/run soak SECONDS
-
-It exits with 1 if an order was lost.
-"""
+"""Publish and process at full speed, kill consumers and RabbitMQ, count: tests/run soak SECONDS"""
 
 import itertools
 import random

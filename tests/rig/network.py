@@ -8,7 +8,7 @@ import threading
 import pika
 
 # Methods of AMQP 0-9-1 on the wire: their class and number.
-PUBLISH, BASIC_ACK, BASIC_REJECT = b"\x00\x3c\x00\x28", b"\x00\x3c\x00\x50", b"\x00\x3c\x00\x5a"
+PUBLISH, BASIC_REJECT = b"\x00\x3c\x00\x28", b"\x00\x3c\x00\x5a"
 CONNECTION_CLOSE = b"\x00\x0a\x00\x32"
 
 

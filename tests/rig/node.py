@@ -169,6 +169,7 @@ def running_node(definitions: dict | None = None) -> Iterator[Node]:
             node.start()
             yield node
         finally:
+            known_nodes.remove(node)  # its folder goes
             if node.process:
                 node.end()
 
