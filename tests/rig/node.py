@@ -122,10 +122,11 @@ class Node:
         return False
 
     def log_end(self) -> str:
-        """Return the last lines of its output and its log, to look for the cause of a failure."""
+        """Return the last warnings and errors of its output and its log."""
         paths = [self.folder / "output", *self.folder.glob("log/*.log")]
-        ends = [path.read_text(errors="replace").splitlines()[-8:] for path in paths]
-        return "\n".join(sum(ends, []))
+        texts = [path.read_text(errors="replace") for path in paths]
+        lines = [line for text in texts for line in text.splitlines() if "[info]" not in line]
+        return "\n".join(lines[-12:])
 
     def end(self, number: int = signal.SIGKILL) -> None:
         """End it: at once, or by SIGTERM in good order."""
