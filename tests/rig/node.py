@@ -10,9 +10,9 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic, sleep  # as a test may replace time.sleep
 
 import pika
 
@@ -26,10 +26,10 @@ reservations: list[socket.socket] = []  # bound to ports, but they do not listen
 
 def wait_until(condition: Callable[[], object], what: object, limit: float = LIMIT) -> None:
     """Wait until `condition` returns something true; AssertionError if that takes too long."""
-    deadline = time.monotonic() + limit
+    deadline = monotonic() + limit
     while not condition():
-        assert time.monotonic() < deadline, f"waited {limit:.0f} s in vain: {what}"
-        time.sleep(0.02)
+        assert monotonic() < deadline, f"waited {limit:.0f} s in vain: {what}"
+        sleep(0.02)
 
 
 def clean_up_at_signals() -> None:
@@ -50,13 +50,24 @@ def free_port() -> int:
     return int(one.getsockname()[1])
 
 
+def listens(port: int) -> bool:
+    """Tell whether somebody listens on a port of this machine."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 @functools.cache
 def epmd_port() -> int:
-    """Start Erlang's port mapper for the nodes of this process; return its port."""
+    """Start Erlang's port mapper for the nodes of this process; return its port.
+
+    A node that did not find it would start another one, and leave it running.
+    """
     port = free_port()
     command = [*DIES_WITH_US, "epmd", "-address", "127.0.0.1", "-port", str(port)]
-    process = subprocess.Popen(command, env={**os.environ, "PATH": PATH})
+    environment = {**os.environ, "PATH": PATH}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     atexit.register(process.kill)
+    wait_until(lambda: listens(port), "epmd")
     return port
 
 
@@ -98,28 +109,26 @@ class Node:
             (folder / "plugins").write_text("[].\n")
             (folder / "rabbitmq.conf").touch()
         self.settings: dict[str, str] = json.loads(settings.read_text())
+        self.environment = {**os.environ, **self.settings}
         self.port = int(self.settings["RABBITMQ_NODE_PORT"])
 
     def start(self) -> None:
-        """Boot it, and wait until it lets a client in."""
+        """Boot it, unless it runs, and wait until it listens: that is the last thing it does."""
+        if self.process and self.process.poll() is None:
+            return
         with (self.folder / "output").open("a") as output:
-            process = subprocess.Popen(
+            self.process = process = subprocess.Popen(
                 [*DIES_WITH_US, "rabbitmq-server"],
                 cwd=self.folder,  # as a node that is killed may leave a dump
-                env={**os.environ, **self.settings},
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
             )
-        self.process = process
-        wait_until(lambda: self._answers() or process.poll(), "RabbitMQ's boot", 3 * LIMIT)
+        wait_until(
+            lambda: listens(self.port) or process.poll() is not None, "RabbitMQ's boot", 3 * LIMIT
+        )
         assert process.poll() is None, f"RabbitMQ did not start:\n{self.log_end()}"
-
-    def _answers(self) -> bool:
-        with contextlib.suppress(Exception):  # pika raises many kinds
-            with connect(self.url()):
-                return True
-        return False
 
     def log_end(self) -> str:
         """Return the last warnings and errors of its output and its log."""
@@ -136,13 +145,9 @@ class Node:
 
     def command(self, program: str, *arguments: str) -> str:
         """Return what one of RabbitMQ's commands prints (it costs a second or two)."""
-        command = [program, "-q", "-n", self.settings["RABBITMQ_NODENAME"]]
+        command = [program, "-q", "-n", self.settings["RABBITMQ_NODENAME"], *arguments]
         return subprocess.check_output(
-            [*command, *arguments],
-            cwd=self.folder,
-            env={**os.environ, **self.settings},
-            text=True,
-            timeout=3 * LIMIT,
+            command, cwd=self.folder, env=self.environment, text=True, timeout=3 * LIMIT
         )
 
     def version(self) -> str:
