@@ -11,24 +11,25 @@ import pika
 # For another RabbitMQ, set the environment variable AMQP_URL: amqp://user:password@host:port
 RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://guest:guest@localhost:5672"))
 QUEUE = "orders"
+# The fields that an order must have, each with the types that are allowed.
 FIELDS = {"order_id": [str], "customer": [str], "amount": [int, float], "status": [str]}
-PAUSE = 5  # seconds before an order that has failed goes back to the queue
+PAUSE = 5  # seconds to wait after a failure, before the order goes back to the queue
 
 
 class InvalidOrder(Exception):
-    """A message that is not an order, or an order that would fail every time."""
+    """The message is not an order, or this order must not be tried again."""
 
 
 def parse_order(body: bytes) -> dict:
     """Return the order in a message. Raise InvalidOrder if the message is not an order."""
     try:
         order = json.loads(body)
-    except (ValueError, RecursionError) as error:  # bad JSON, or too many brackets in brackets
+    except (ValueError, RecursionError) as error:  # very many [ raise RecursionError
         raise InvalidOrder(f"unreadable JSON: {error}")
     if not isinstance(order, dict):
         raise InvalidOrder("not a JSON object")
     for field, types in FIELDS.items():
-        # isinstance() would accept true as an amount, because True is an int.
+        # get() gives None for a missing field. isinstance() would accept true as an amount.
         if type(order.get(field)) not in types:
             raise InvalidOrder(f"{field} is missing or has the wrong type")
     return order
@@ -37,87 +38,69 @@ def parse_order(body: bytes) -> dict:
 def process_order(order: dict) -> None:
     """Put your own work here.
 
-    If the order would fail every time (for example, its amount is negative), raise InvalidOrder:
-    it is rejected, and by default deleted. After any other exception, RabbitMQ delivers it again.
-    An order can also come twice, for example after a crash (README.md, "Once only").
+    It must take less than a minute: meanwhile pika sends no heartbeats ("I am alive"). After a
+    longer silence, RabbitMQ can close the connection, and the order comes again, each time
+    (README.md, "Your own work").
 
-    The work must take less than a minute. Meanwhile pika cannot send heartbeats ("I am alive"),
-    and in the end RabbitMQ closes the connection: the order comes again, each time. If the work
-    takes up to ten minutes, set AMQP_URL=amqp://guest:guest@localhost:5672?heartbeat=600
+    If it makes no sense to try the order again (for example, its amount is negative), raise
+    InvalidOrder. After any other exception, RabbitMQ delivers the order again. An order can also
+    come twice, for example after Ctrl-C (README.md, "Once only").
     """
     time.sleep(2)
 
 
-def handle_message(channel, method, body: bytes) -> None:
-    """Process the order in a message. Then acknowledge the message, or reject it.
-
-    RabbitMQ can keep rejected messages, and limit how often one comes (README.md, "On a server").
-    """
-    name = repr(body)  # what the log calls the message, until we know its order_id
+def handle_message(channel, method, properties, body: bytes) -> None:
+    """Process the order in a message. Then acknowledge the message, or reject it."""
     try:
         order = parse_order(body)
-        name = repr(order["order_id"])
-        logging.info(f"Received {name}" + (" (redelivered)" if method.redelivered else ""))
+        order_id = order["order_id"]
+        again = " (redelivered)" if method.redelivered else ""
+        # !r shows a line break as \n: so no order_id can add a line of its own to the log.
+        logging.info(f"Received {order_id!r}{again}")
         process_order(order)
     except InvalidOrder as error:
         logging.error(f"Rejecting ({error!r}): {body!r}")
-        # RabbitMQ deletes the message, or keeps it elsewhere if you have set that up.
+        # RabbitMQ deletes the message. README.md, "On a server", says how to keep it instead.
         channel.basic_reject(delivery_tag=method.delivery_tag, requeue=False)
     except Exception:
-        logging.exception(f"Failed {name}")  # adds the traceback
+        logging.exception(f"Failed: {body!r}")  # adds the traceback
         # The order goes back to the head of the queue, and can come again at once: so wait first.
-        # If it fails every time, it comes again for ever, before the other orders.
+        # It comes again until it succeeds. README.md, "On a server", says how to limit this.
         time.sleep(PAUSE)
         channel.basic_reject(delivery_tag=method.delivery_tag, requeue=True)
     else:  # no exception
-        logging.info(f"Processed {name}")
-        # Only now RabbitMQ deletes the message. If we die before this, it delivers it again.
+        # Only now RabbitMQ deletes the message. If we die before this, it comes again.
         channel.basic_ack(delivery_tag=method.delivery_tag)
-
-
-stopping = False
-
-
-def stop(signal_number: int, frame: object) -> None:
-    """Tell consume_orders() to stop. Python calls this at a signal (we do not need `frame`)."""
-    global stopping
-    stopping = True
-    signal.signal(signal_number, signal.SIG_DFL)  # a second Ctrl-C ends the program at once
+        logging.info(f"Processed {order_id!r}")
 
 
 def consume_orders() -> None:
-    """Handle messages until `stopping` is True. Raise an exception if RabbitMQ fails."""
+    """Handle messages. Raise an exception if the connection fails, or RabbitMQ ends it."""
     with pika.BlockingConnection(RABBITMQ) as connection:
         channel = connection.channel()
         channel.queue_declare(QUEUE, durable=True)
         # RabbitMQ delivers the next message when we have acknowledged or rejected this one.
         channel.basic_qos(prefetch_count=1)
-        logging.info("Waiting for orders (Ctrl-C stops after the current order)")
-        # Unlike start_consuming(), this loop lets us check `stopping`: it gives us each message as
-        # (method, properties, body), and (None, None, None) after half a second without one.
-        for method, _, body in channel.consume(QUEUE, inactivity_timeout=0.5):
-            if stopping:
-                return  # RabbitMQ takes a message back that has come, but was not acknowledged
-            if method is not None:
-                handle_message(channel, method, body)
-    # Otherwise the loop ends only if RabbitMQ stops sending messages (it cancels the consumer).
-    raise RuntimeError("RabbitMQ has cancelled this consumer: was the queue deleted?")
+        channel.basic_consume(queue=QUEUE, on_message_callback=handle_message)
+        logging.info("Waiting for orders. Ctrl-C ends this; an unfinished order comes again")
+        channel.start_consuming()
+    # start_consuming() returns only if RabbitMQ has cancelled the consumer, for example because
+    # the queue was deleted. After this exception, main() connects again.
+    raise RuntimeError("RabbitMQ has cancelled the consumer: was the queue deleted?")
 
 
 def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level="INFO")
-    logging.getLogger("pika").setLevel("CRITICAL")  # we log pika's exceptions ourselves
-    # From now on Ctrl-C (SIGINT) and `kill` or `docker stop` (SIGTERM) call stop().
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
-    while not stopping:
+    logging.getLogger("pika").setLevel("CRITICAL")  # it would log the same errors again
+    # Ctrl-C (SIGINT) ends the program at once (SIG_DFL). Otherwise it raises KeyboardInterrupt, and
+    # `with` closes the connection: after an interrupted call of pika, that can hang.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    while True:
         try:
             consume_orders()
-        except Exception as error:  # pika raises many kinds
-            where = f"RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port}"
-            logging.error(f"Cannot consume ({where}): {error!r}")
+        except Exception as error:  # no connection, a wrong password... try again
+            logging.error(f"RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port}: {error!r}")
             time.sleep(1)
-    logging.info("Stopped")
 
 
 if __name__ == "__main__":

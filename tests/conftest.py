@@ -7,8 +7,8 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-# The scripts read AMQP_URL when they are imported: no test may touch the user's RabbitMQ.
-os.environ.pop("AMQP_URL", None)
+# The scripts read this when they are imported: no test may touch the user's RabbitMQ.
+os.environ["AMQP_URL"] = "amqp://127.0.0.1:1"  # where nobody listens
 
 import pika
 import pytest
@@ -17,29 +17,41 @@ from pika.adapters.blocking_connection import BlockingChannel as Channel
 pytest.register_assert_rewrite("rig")
 logging.getLogger("pika").setLevel("CRITICAL")  # its errors are seen as exceptions
 
+from rig.node import Node, clean_up_at_signals, connect, known_nodes, running_node
+from rig.processes import CONSUMER, PRODUCER, started_programs
+
+for path in (CONSUMER, PRODUCER):  # or an import would run main(), which may never end
+    assert path.read_text("utf-8").endswith('\nif __name__ == "__main__":\n    main()\n'), path
+
 import consumer
 import producer
-from rig.node import Node, clean_up_at_signals, connect, known_nodes, running_node
-from rig.processes import started_programs
+
+for script in (consumer, producer):
+    assert script.RABBITMQ.port == 1, f"{script} does not read AMQP_URL"
 
 
 def definitions(vhosts: list[str]) -> dict:
     """Return what the node shall have; in the virtual host "full" a queue takes 200 messages."""
-    everything = {"user": "guest", "configure": ".*", "write": ".*", "read": ".*"}
+    all_rights = {"user": "guest", "configure": ".*", "write": ".*", "read": ".*"}
     limit = {"max-length": 200, "overflow": "reject-publish"}
     return {
-        "users": [{"name": "guest", "password": "guest", "tags": ["administrator"]}],
+        "users": [{"name": "guest", "password": "guest", "tags": []}],
         "vhosts": [{"name": vhost} for vhost in vhosts],
-        "permissions": [{**everything, "vhost": vhost} for vhost in vhosts],
+        "permissions": [{**all_rights, "vhost": vhost} for vhost in vhosts],
         "policies": [{"vhost": "full", "name": "limit", "pattern": "", "definition": limit}],
     }
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the node, but not in the processes that this one starts: they get its folder."""
+    """Start the node, but not in the processes that this one starts: they get its folder.
+
+    What an order is, alone, can be tested without RabbitMQ.
+    """
     clean_up_at_signals()
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        vhosts = ["/", "full", "main", *(f"gw{number}" for number in range(8))]
+    needed = any("test_orders" not in argument for argument in config.args)
+    if needed and "PYTEST_XDIST_WORKER" not in os.environ:
+        processes = range(config.option.numprocesses or 0)
+        vhosts = ["/", "full", "main", *(f"gw{number}" for number in processes)]
         stack = ExitStack()
         config.add_cleanup(stack.close)
         node = stack.enter_context(running_node(definitions(vhosts)))
@@ -101,25 +113,37 @@ def channel(url: str) -> Iterator[Channel]:
 
 
 @pytest.fixture(scope="module")
-def own_node() -> Iterator[Node]:
-    """A node that a test may let fail."""
+def module_node() -> Iterator[Node]:
+    """A node for the tests of a module."""
     with running_node() as node:
         yield node
 
 
 @pytest.fixture
-def slept(
-    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> list[float]:
-    """Let the test call the scripts' functions; return the seconds for which they wanted to sleep.
+def own_node(module_node: Node) -> Node:
+    """A node that a test may let fail. It runs, without "orders"; another one may have let it."""
+    module_node.start()
+    emptied(module_node.url())
+    return module_node
 
-    They use the test's virtual host, and take no signals. A test may set consumer.stopping.
-    """
-    seconds: list[float] = []
+
+@pytest.fixture
+def in_process(url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Let a test call the scripts' functions, in its virtual host. They do not change signals."""
     for script in (producer, consumer):
         monkeypatch.setattr(script, "RABBITMQ", pika.URLParameters(url))
-    monkeypatch.setattr("time.sleep", seconds.append)
     monkeypatch.setattr("signal.signal", lambda number, reaction: None)
-    monkeypatch.setattr(consumer, "stopping", False)
     caplog.set_level("INFO")
-    return seconds
+
+
+@pytest.fixture
+def slept(in_process: None, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that the scripts' functions wanted to sleep; they do not. 100 times is enough."""
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        assert len(slept) < 100, "it never ends"
+
+    monkeypatch.setattr("time.sleep", sleep)
+    return slept

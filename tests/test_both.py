@@ -1,39 +1,47 @@
 """What both scripts have to do with RabbitMQ and a user."""
 
+import runpy
 import socket
-from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
+from signal import SIGINT, SIGTERM
 
+import pika
 import pytest
-from pika.adapters.blocking_connection import BlockingChannel as Channel
+from pika.exceptions import AMQPConnectionError, ConnectionClosedByBroker
 
 import consumer
 import producer
 from rig.network import CONNECTION_CLOSE, Network
-from rig.node import Node, free_port
+from rig.node import free_port
 from rig.processes import CONSUMER, PRODUCER, Program
 
 each_script = pytest.mark.parametrize("script", [PRODUCER, CONSUMER], ids=["producer", "consumer"])
-READY = "Stored 'ORD-005'|Waiting for orders"  # what it says when nothing is wrong
-
-
-@pytest.mark.parametrize("script", [producer, consumer])
-def test_connection_is_by_default_to_what_docker_compose_starts(script: ModuleType) -> None:
-    """And with time limits as RabbitMQ and pika have them: see README for an alarm."""
-    found = script.RABBITMQ
-    assert (found.host, found.port, found.virtual_host) == ("localhost", 5672, "/")
-    assert (found.credentials.username, found.credentials.password) == ("guest", "guest")
-    assert (found.heartbeat, found.blocked_connection_timeout) == (None, None)
+READY = "Stored ORD-005|Waiting for orders"  # what it says when nothing is wrong
 
 
 @each_script
-def test_other_kind_of_queue_is_told_until_it_is_deleted(
-    script: Path, url: str, channel: Channel
-) -> None:
+def test_connection_is_by_default_to_what_docker_compose_starts(script, monkeypatch):
+    """And with all limits as pika has them. Ctrl-C ends the attempts."""
+
+    def connect(parameters):
+        raise KeyboardInterrupt(parameters)
+
+    monkeypatch.delenv("AMQP_URL")
+    monkeypatch.setattr("pika.BlockingConnection", connect)
+    monkeypatch.setattr("signal.signal", lambda number, reaction: None)
+    monkeypatch.delattr("time.sleep")  # as nothing may be tried again
+    with pytest.raises(KeyboardInterrupt) as caught:
+        runpy.run_path(str(script), run_name="__main__")
+    (found,) = caught.value.args
+    expected = pika.URLParameters("amqp://guest:guest@localhost:5672")
+    for name in pika.connection.Parameters.__slots__:
+        assert getattr(found, name) == getattr(expected, name), name
+
+
+@each_script
+def test_other_kind_of_queue_is_told_until_it_is_deleted(script, url, channel):
     """And each connection is closed before the next one."""
     channel.queue_declare("orders", durable=True, arguments={"x-max-priority": 5})
-    with Network(url) as network, Program(script, network.url, errors="PRECONDITION") as process:
+    with Network(url) as network, Program(script, network.url, must_say="PRECONDITION") as process:
         process.wait_for("PRECONDITION_FAILED", times=3)
         assert network.sent.count(CONNECTION_CLOSE) >= 2
         assert process.count(READY) == 0
@@ -41,28 +49,69 @@ def test_other_kind_of_queue_is_told_until_it_is_deleted(
         process.wait_for(READY)
 
 
-# RabbitMQ cannot be reached: they say it in one line, and try again a second later
-
-
-@pytest.fixture
-def silent_port() -> Iterator[int]:
-    """The port of a RabbitMQ that is as if frozen: it lets us connect, and says nothing."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield int(server.getsockname()[1])
+# RabbitMQ cannot be reached, or fails: they say it in one line, and try again a second later
 
 
 @each_script
-@pytest.mark.parametrize("case", ["nobody", "silent", "unknown host", "wrong password"])
-def test_failed_connection_is_told_in_a_line(
-    script: Path, case: str, silent_port: int, node: Node
-) -> None:
-    where, path, error = {
-        "nobody": (f"127.0.0.1:{free_port()}", "", "ConnectionRefusedError"),
-        "silent": (f"127.0.0.1:{silent_port}", "/?stack_timeout=1", "StackTimeout"),
-        "unknown host": ("rabbitmq.invalid:5672", "", "gaierror"),
-        "wrong password": (f"127.0.0.1:{node.port}", "", "ACCESS_REFUSED"),
-    }[case]
-    with Program(script, f"amqp://guest:wr%40ng@{where}{path}", errors=error) as process:
-        process.wait_for(rf"^ERROR Cannot .*RabbitMQ at {where}\b.*{error}", times=2)
-    assert process.count("^ERROR Cannot") == len(process.lines), "no traceback"
+@pytest.mark.parametrize("case", ["ConnectionRefused", "StackTimeout", "ACCESS_REFUSED"])
+def test_failed_connection_is_told_in_a_line(script, case, node):
+    """Nobody listens, somebody who listens says nothing (a frozen RabbitMQ), a wrong password.
+
+    Ctrl-C ends the consumer meanwhile without a traceback.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ports = {"StackTimeout": silent.getsockname()[1], "ACCESS_REFUSED": node.port}
+        where = f"127.0.0.1:{ports.get(case) or free_port()}"
+        told = f"^ERROR RabbitMQ at {where}[:,].*{case}"
+        url = f"amqp://guest:wr%40ng@{where}" + "?stack_timeout=1" * (case == "StackTimeout")
+        with Program(script, url, must_say=told) as process:
+            process.wait_for(told, times=2)
+            process.kill(SIGINT if script == CONSUMER else SIGTERM)
+    assert process.count("") == process.count(told), "nothing else"
     assert process.count("wr@ng|wr%40ng") == 0
+
+
+FAILURES = [
+    socket.gaierror("unknown host"),
+    ConnectionClosedByBroker(320, "CONNECTION_FORCED"),
+    AMQPConnectionError(),
+    ConnectionResetError(),
+    KeyError("order_id"),
+    TypeError("not JSON serializable"),
+] * 5
+
+
+def test_consumer_tells_each_failure_and_tries_again_without_end(slept, monkeypatch, caplog):
+    failures = iter([*FAILURES * 3, KeyboardInterrupt()])
+
+    def fail():
+        raise next(failures)
+
+    monkeypatch.setattr(consumer, "consume_orders", fail)
+    with pytest.raises(KeyboardInterrupt):
+        consumer.main()
+    where = f"RabbitMQ at 127.0.0.1:{consumer.RABBITMQ.port}"
+    assert caplog.messages == [f"{where}: {error!r}" for error in FAILURES * 3]
+    assert slept == [1] * 90
+
+
+def test_producer_gives_up_after_30_attempts(slept, monkeypatch, caplog):
+    """And says whole what is not stored, also an order of the user's own without an order_id."""
+    failures = iter([*FAILURES, KeyboardInterrupt()])
+
+    def fail(orders):
+        orders[:] = orders[-2:]  # the others are stored at the first attempt
+        raise next(failures)
+
+    monkeypatch.setattr(producer, "publish", fail)
+    monkeypatch.setattr(producer, "ORDERS", [*producer.ORDERS, {"customer": "Иван"}])
+    with pytest.raises(SystemExit) as caught:
+        producer.main()
+    assert caught.value.code == 1
+    where = f"RabbitMQ at 127.0.0.1:{producer.RABBITMQ.port}, attempt"
+    assert caplog.messages == [
+        *(f"{where} {n} of 30: {error!r}" for n, error in enumerate(FAILURES, start=1)),
+        f"Not confirmed: {producer.ORDERS[4:]}",
+    ]
+    assert {record.levelname for record in caplog.records} == {"ERROR"}
+    assert slept == [1] * 30

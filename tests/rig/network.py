@@ -8,26 +8,23 @@ import threading
 import pika
 
 # Methods of AMQP 0-9-1 on the wire: their class and number.
-PUBLISH, BASIC_REJECT = b"\x00\x3c\x00\x28", b"\x00\x3c\x00\x5a"
-CONNECTION_CLOSE = b"\x00\x0a\x00\x32"
+BASIC_REJECT, CONNECTION_CLOSE = b"\x00\x3c\x00\x5a", b"\x00\x0a\x00\x32"
 
 
 class Network(socketserver.ThreadingTCPServer):
     """Pass on what clients send to the RabbitMQ at `url`, and what it answers.
 
-    At the first `cut_at` that a client sends, it cuts its connection. At `hold_at`, if it is the
-    `hold_number`th, it sets `held`, and waits for `go_on`.
+    At the first `cut_at` that a client sends, it cuts its connection. At the first `hold_at`, it
+    sets `held`, and waits for `go_on`.
     """
 
     daemon_threads = True
 
-    def __init__(
-        self, url: str, cut_at: bytes = b"", hold_at: bytes = b"", hold_number: int = 1
-    ) -> None:
+    def __init__(self, url: str, cut_at: bytes = b"", hold_at: bytes = b"") -> None:
         super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
         port = pika.URLParameters(url).port
         self.url = url.replace(f":{port}/", f":{self.server_address[1]}/")
-        self.cut_at, self.hold_at, self.hold_number = cut_at, hold_at, hold_number
+        self.cut_at, self.hold_at = cut_at, hold_at
         self.held, self.go_on = threading.Event(), threading.Event()
         self.sent = bytearray()  # what all clients have sent
         self._rabbitmq = ("127.0.0.1", port)
@@ -56,7 +53,7 @@ class Network(socketserver.ThreadingTCPServer):
         if self.cut_at and self.cut_at in self.sent:
             self.cut_at = b""
             return False
-        if self.hold_at and self.sent.count(self.hold_at) >= self.hold_number:
+        if self.hold_at and self.hold_at in self.sent:
             self.hold_at = b""
             self.held.set()
             self.go_on.wait()

@@ -6,6 +6,8 @@ from collections import Counter
 import pika
 from pika.adapters.blocking_connection import BlockingChannel as Channel
 
+from rig.node import wait_until
+
 
 def ids(prefix: str, count: int) -> list[str]:
     """Return that many order_ids."""
@@ -31,15 +33,15 @@ def put(channel: Channel, *bodies: bytes) -> None:
             confirming.basic_publish("", "orders", body, persistent, mandatory=True)
 
 
-def put_orders(channel: Channel, *order_ids: str) -> None:
-    """Declare the queue, and store orders in it."""
-    put(channel, *map(order_json, order_ids))
-
-
 def counts(channel: Channel, queue: str = "orders") -> tuple[int, int]:
     """Return how many messages wait in the queue (no consumer has them), and its consumers."""
     found = channel.queue_declare(queue, passive=True).method
     return found.message_count, found.consumer_count
+
+
+def wait_for(channel: Channel, ready: int, queue: str = "orders") -> None:
+    """Wait until so many messages wait in the queue, and it has no consumer."""
+    wait_until(lambda: counts(channel, queue) == (ready, 0), f"{ready} messages in {queue}")
 
 
 def take_all(channel: Channel, queue: str = "orders") -> list[bytes]:
