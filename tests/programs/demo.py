@@ -23,13 +23,13 @@ def main() -> int:
             command = [*DIES_WITH_US, sys.executable, str(script)]
             return subprocess.Popen(command, env=environment, stderr=writing)
 
-        programs = [start(CONSUMER), start(PRODUCER)]
+        consumer, producer = start(CONSUMER), start(PRODUCER)
         os.close(writing)  # so that the lines end with the programs
         for line in os.fdopen(reading, encoding="utf-8"):
             print(line, end="", flush=True)
             if "Processed 'ORD-005'" in line:
-                programs[0].send_signal(SIGINT)
-        return int(any(program.wait() for program in programs))
+                consumer.send_signal(SIGINT)
+        return int((producer.wait(), consumer.wait()) != (0, -SIGINT))
 
 
 if __name__ == "__main__":

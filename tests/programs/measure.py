@@ -1,34 +1,42 @@
-"""Measure what README.md answers, and print its three tables: tests/run measure"""
+"""Measure what README.md answers; print medians and ranges of three runs: tests/run measure"""
 
-import contextlib
-import http.client
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import datetime
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from signal import SIGINT
 
 import pika
 
 from rig.node import Node, clean_up_at_signals, connect, free_port, running_node, wait_until
 from rig.orders import SAMPLE_IDS, counts, order_json, put
-from rig.processes import CONSUMER, PRODUCER, WORKER, Program
+from rig.processes import CLOCK, CONSUMER, PRODUCER, Program
 
-AWAY = 5  # seconds without a consumer
-BODIES = [order_json(order_id, seconds=2) for order_id in SAMPLE_IDS]
-Row = list[str | int | float]  # a float is seconds
+WRONG_ACK = Path(__file__).with_name("wrong_ack.py")
+BODIES = [order_json(order_id) for order_id in SAMPLE_IDS]
 
 
 def start_consumer(node: Node, *mistake: str) -> Program:
     """Start a consumer, and wait until it consumes."""
-    consumer = Program(WORKER if mistake else CONSUMER, node.url(), *mistake)
+    consumer = Program(WRONG_ACK if mistake else CONSUMER, node.url(), *mistake)
     consumer.wait_for("Waiting for orders")
     return consumer
 
 
-def five_orders(count: int, node: Node) -> Row:
+def moments(consumer: Program, said: str) -> list[float]:
+    """Return when lines such as "Received 'A'" were logged, as time.time() tells it."""
+    clocks = [CLOCK.match(line) for line in consumer.log if said in line]
+    return [datetime.fromisoformat(clock[0].strip()).timestamp() for clock in clocks if clock]
+
+
+def five_orders(node: Node, count: int) -> list[float]:
     """1. How long do five orders take? Let so many consumers share them."""
     with ExitStack() as stack, connect(node.url()) as connection:
         channel = connection.channel()
@@ -37,13 +45,12 @@ def five_orders(count: int, node: Node) -> Row:
         put(channel, *BODIES)
         wait_until(lambda: sum(each.count("Processed") for each in consumers) == 5, "five orders")
         for each in consumers:
-            each.stop()
-    begin = min(moment for each in consumers for moment in each.moments("Received"))
-    end = max(moment for each in consumers for moment in each.moments("Processed"))
-    return [end - begin]
+            each.kill(SIGINT)
+    begin = min(moment for each in consumers for moment in moments(each, "Received"))
+    return [max(moment for each in consumers for moment in moments(each, "Processed")) - begin]
 
 
-def killed_consumer(*mistake: str, node: Node) -> Row:
+def killed_consumer(node: Node, *mistake: str) -> list[float]:
     """2. What does basic_ack do? Kill a consumer amid the third order; another gets the rest."""
     with connect(node.url()) as connection:
         channel = connection.channel()
@@ -71,76 +78,61 @@ class Worker(BaseHTTPRequestHandler):
         self.end_headers()
 
 
-def direct_calls(worker: bool, node: Node) -> Row:
+def direct_calls(there: bool) -> list[float]:
     """3. What is better than with synchronous calls? Call an HTTP worker that is there, or not."""
     failed = 0
     with HTTPServer(("127.0.0.1", 0), Worker) as server:
         threading.Thread(target=server.serve_forever).start()
-        port = server.server_port if worker else free_port()
+        port = server.server_port if there else free_port()
         begin = time.monotonic()
         for body in BODIES:
-            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as call:
-                try:
-                    call.request("POST", "/", body)
-                    call.getresponse().read()
-                except ConnectionRefusedError:
-                    failed += 1
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}", body).close()
+            except urllib.error.URLError:
+                failed += 1
         took = time.monotonic() - begin
         server.shutdown()
-    return [took, "never" if failed else took, failed]
+    return [took, failed]
 
 
-def queue(away: int, node: Node) -> Row:
+def queue(node: Node, away: int) -> list[float]:
     """3. The same over a queue; the consumer is there, or comes so many seconds later."""
     with ExitStack() as stack:
         if not away:
             consumer = stack.enter_context(start_consumer(node))
+        begin = time.time()
         producer = stack.enter_context(Program(PRODUCER, node.url()))
         assert producer.wait() == 0
+        free = time.time()
         if away:
-            time.sleep(producer.started + away - time.time())
+            time.sleep(begin + away - free)
             consumer = stack.enter_context(start_consumer(node))
         consumer.wait_for("Processed", times=5)
-        consumer.stop()
-    last = consumer.moments("Processed")[-1]
-    return [producer.ended - producer.started, last - producer.started, 0]
+        consumer.kill(SIGINT)
+    return [free - begin, moments(consumer, "Processed")[-1] - begin]
 
 
-TABLES: dict[str, dict[str, Callable[..., Row]]] = {
-    "consumers | measured": {str(count): partial(five_orders, count) for count in (1, 2, 3, 5)},
-    "`basic_ack` | orders lost": {
-        "after the work (`consumer.py`)": killed_consumer,
-        "before the work": partial(killed_consumer, "5", "early"),
-        "automatic (`auto_ack=True`)": partial(killed_consumer, "5", "auto"),
-    },
-    "five orders | producer is free after | all processed after | failed": {
-        "direct calls": partial(direct_calls, True),
-        "queue": partial(queue, 0),
-        "direct calls, no consumer": partial(direct_calls, False),
-        f"queue, consumer comes after {AWAY} s": partial(queue, AWAY),
-    },
-}
-
-
-def cell(values: tuple[str | int | float, ...]) -> str:
-    """Return what the runs have found: the median and the range of seconds, or what they were."""
-    if isinstance(values[0], float):
-        low, middle, high = sorted(values)
-        return f"{middle:.2f} s ({low:.2f}–{high:.2f})"
-    return " or ".join(dict.fromkeys(map(str, values)))
+def show(what: str, measure: Callable[[], list[float]]) -> None:
+    """Print the median and the range of each figure."""
+    runs = zip(*(measure() for _ in range(3)), strict=True)
+    figures = [f"{middle:.2f} ({low:.2f}–{high:.2f})" for low, middle, high in map(sorted, runs)]
+    print(f"{what}:", "; ".join(figures), flush=True)
 
 
 def main() -> None:
-    """Print the tables in Markdown."""
+    """Print what README.md tells."""
     with running_node() as node:
         python = sys.version.split()[0]
         print(f"RabbitMQ {node.version()}, pika {pika.__version__}, Python {python}")
-        for head, rows in TABLES.items():
-            print(f"\n| {head} |\n{'|---' * (head.count('|') + 1)}|")
-            for name, measure in rows.items():
-                runs = [measure(node=node) for _ in range(3)]
-                cells = map(cell, zip(*runs, strict=True))
-                print("|", " | ".join([name, *cells]), "|", flush=True)
+        for count in (1, 2, 3, 5):
+            show(f"Five orders, {count} consumers; seconds", partial(five_orders, node, count))
+        show("Lost with basic_ack after the work", lambda: killed_consumer(node))
+        show("Lost with basic_ack before it", lambda: killed_consumer(node, "early"))
+        show("Lost with auto_ack", lambda: killed_consumer(node, "auto"))
+        show("Direct calls; seconds; failed", lambda: direct_calls(True))
+        show("Without a consumer; seconds; failed", lambda: direct_calls(False))
+        show("Queue; seconds until free; until processed", lambda: queue(node, 0))
+        show("Queue, consumer after 5 s", lambda: queue(node, 5))
 
 
 if __name__ == "__main__":

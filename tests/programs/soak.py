@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
-from signal import SIGKILL, SIGTERM
+from signal import SIGINT, SIGKILL, SIGTERM
 
 from rig.node import LIMIT, Node, clean_up_at_signals, connect, running_node, wait_until
 from rig.orders import counts, take_orders
@@ -21,12 +21,12 @@ FAULTS = [*[CONSUMER] * 5, KILLED, CONSUMER, STOPPED]
 def soak(node: Node, seconds: float) -> dict[str, int]:
     """Run two producers and three consumers, and each fault at least once; return the counts."""
     faults, numbers = Counter[str](), itertools.count(1)
-    stored, processed = set[str](), Counter[str]()
+    stored, worked_on = set[str](), Counter[str]()
     deadline = time.monotonic() + seconds
     with ExitStack() as stack:
 
         def start(script: Path, *arguments: object) -> Program:
-            return stack.enter_context(Program(script, node.url(), *arguments, errors=None))
+            return stack.enter_context(Program(script, node.url(), *arguments, must_say=None))
 
         consumers = [start(WORKER) for _ in range(3)]
         for fault in itertools.cycle(FAULTS):
@@ -39,7 +39,7 @@ def soak(node: Node, seconds: float) -> dict[str, int]:
             if fault == CONSUMER:
                 victim = consumers.pop(random.randrange(3))
                 victim.kill()
-                processed.update(victim.orders("Processed"))
+                worked_on.update(victim.orders("Worked on"))
                 consumers.append(start(WORKER))
             else:
                 node.end(SIGKILL if fault == KILLED else SIGTERM)
@@ -50,11 +50,11 @@ def soak(node: Node, seconds: float) -> dict[str, int]:
         channel = stack.enter_context(connect(node.url())).channel()
         wait_until(lambda: counts(channel)[0] == 0, "an empty queue", 30 * LIMIT)
         for consumer in consumers:
-            consumer.stop()
-            processed.update(consumer.orders("Processed"))
+            consumer.kill(SIGINT)
+            worked_on.update(consumer.orders("Worked on"))
         left = take_orders(channel)
-    twice = sum(number > 1 for number in processed.values())
-    lost = len(stored - processed.keys() - left.keys())
+    twice = sum(number > 1 for number in worked_on.values())
+    lost = len(stored - worked_on.keys() - left.keys())
     return {**faults, "orders stored": len(stored), "processed twice": twice, "lost": lost}
 
 
