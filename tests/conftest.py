@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
@@ -15,7 +16,6 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel as Channel
 
 pytest.register_assert_rewrite("rig")
-logging.getLogger("pika").setLevel("CRITICAL")  # its errors are seen as exceptions
 
 from rig.node import Node, clean_up_at_signals, connect, known_nodes, running_node
 from rig.processes import CONSUMER, PRODUCER, started_programs
@@ -23,11 +23,22 @@ from rig.processes import CONSUMER, PRODUCER, started_programs
 for path in (CONSUMER, PRODUCER):  # or an import would run main(), which may never end
     assert path.read_text("utf-8").endswith('\nif __name__ == "__main__":\n    main()\n'), path
 
+
+def of_the_process() -> list:
+    """Return what an import of a script must not change."""
+    pika_level = logging.getLogger("pika").level
+    return [signal.getsignal(signal.SIGINT), logging.root.handlers[:], pika_level]
+
+
+before = of_the_process()
+
 import consumer
 import producer
 
+assert of_the_process() == before
 for script in (consumer, producer):
     assert script.RABBITMQ.port == 1, f"{script} does not read AMQP_URL"
+logging.getLogger("pika").setLevel("CRITICAL")  # its errors are seen as exceptions
 
 
 def definitions(vhosts: list[str]) -> dict:
