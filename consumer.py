@@ -75,7 +75,7 @@ def handle_message(channel, method, properties, body: bytes) -> None:
 
 
 def consume_orders() -> None:
-    """Handle messages. Raise an exception if the connection fails, or RabbitMQ ends it."""
+    """Handle messages. Raise an exception if the connection fails, or the queue is deleted."""
     with pika.BlockingConnection(RABBITMQ) as connection:
         channel = connection.channel()
         channel.queue_declare(QUEUE, durable=True)
