@@ -1,28 +1,22 @@
 """What README.md shows: the code under "Once only", docker-compose.yml, the demo."""
 
 import contextlib
-import os
 import re
 import sqlite3
-import subprocess
-import sys
 
-import pytest
-
+from rig.node import LIMIT
 from rig.orders import SAMPLE_IDS, counts, order_json, put
-from rig.processes import ROOT, TESTS, consume
+from rig.processes import ROOT, TESTS, Program, consume
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_once_only_stores_each_result_once(url, channel, tmp_path):
-    shown = re.search(r"### Once only.*?```python\n(.*?)```", README, re.S)
-    assert shown
-    code = shown[1].replace("shop.db", f"{tmp_path}/shop.db")
+    (shown,) = re.findall(r"### Once only.*?```python\n(.*?)```", README, re.S)
+    code = shown.replace("shop.db", f"{tmp_path}/shop.db")
     script = tmp_path / "once_only.py"
-    script.write_text(
-        f"import consumer\n{code}\nconsumer.process_order = process_order\nconsumer.main()\n"
-    )
+    run = "consumer.process_order = process_order\nconsumer.main()\n"
+    script.write_text(f"import consumer\n{code}\n{run}")
     put(channel, order_json("A"), order_json("A", amount=5), order_json("B"))
     consume(script, url, until="Processed 'B'")
     with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as database:
@@ -38,15 +32,10 @@ def test_docker_compose_keeps_the_orders_and_lets_no_other_computer_in():
     assert ports == ['- "127.0.0.1:5672:5672"', '- "127.0.0.1:15672:15672"']
 
 
-@pytest.mark.xdist_group("demo")
 def test_demo_shows_five_orders_and_leaves_a_users_rabbitmq_alone(url, channel):
-    """Where orders wait, and AMQP_URL leads to it."""
+    """AMQP_URL leads to a RabbitMQ where the user's orders wait."""
     put(channel, order_json("MINE-1"), order_json("MINE-2"))
-    command = [sys.executable, f"{TESTS}/programs/demo.py"]
-    environment = {**os.environ, "AMQP_URL": url}
-    said = subprocess.run(
-        command, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=100
-    )
-    for order_id in SAMPLE_IDS:
-        assert f"Stored {order_id}" in said.stdout and f"Processed '{order_id}'" in said.stdout
+    with Program(TESTS / "programs/demo.py", url) as demo:
+        assert demo.wait(5 * LIMIT) == 0
+    assert demo.orders("Stored") == demo.orders("Processed") == SAMPLE_IDS
     assert counts(channel) == (2, 0)

@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGTERM
 
-from rig.node import LIMIT, Node, clean_up_at_signals, connect, running_node, wait_until
-from rig.orders import counts, take_orders
+from rig.node import LIMIT, Node, connect, running_node, wait_until
+from rig.orders import counts, take_ids
 from rig.processes import PRODUCER_OF_MANY, WORKER, Program
 
 CONSUMER, KILLED, STOPPED = "consumers killed", "RabbitMQ killed", "RabbitMQ stopped"
@@ -26,13 +26,15 @@ def soak(node: Node, seconds: float) -> dict[str, int]:
     with ExitStack() as stack:
 
         def start(script: Path, *arguments: object) -> Program:
-            return stack.enter_context(Program(script, node.url(), *arguments, must_say=None))
+            program = Program(script, node.url(), *arguments, must_say=".")  # all that it likes
+            stack.callback(program.process.kill)
+            return program
 
         consumers = [start(WORKER) for _ in range(3)]
         for fault in itertools.cycle(FAULTS):
             if time.monotonic() > deadline and faults[STOPPED]:
                 break
-            names = [f"P{next(numbers)}", f"P{next(numbers)}"]
+            names = [f"P{next(numbers)}" for _ in range(2)]
             producers = [start(PRODUCER_OF_MANY, name, 1_000, 1_000) for name in names]
             time.sleep(random.uniform(0.2, 1.5))
             faults[fault] += 1
@@ -52,9 +54,9 @@ def soak(node: Node, seconds: float) -> dict[str, int]:
         for consumer in consumers:
             consumer.kill(SIGINT)
             worked_on.update(consumer.orders("Worked on"))
-        left = take_orders(channel)
+        wait_until(lambda: counts(channel)[1] == 0, "RabbitMQ to see them dead")
+        lost = len(stored - {*worked_on, *take_ids(channel)})
     twice = sum(number > 1 for number in worked_on.values())
-    lost = len(stored - worked_on.keys() - left.keys())
     return {**faults, "orders stored": len(stored), "processed twice": twice, "lost": lost}
 
 
@@ -62,12 +64,13 @@ def main() -> int:
     """Print what happened, as a table; return 1 if an order was lost."""
     seconds = float(sys.argv[1]) if sys.argv[1:] else 120
     with running_node() as node:
-        print(f"RabbitMQ {node.version()}, {seconds:g} s", flush=True)
+        print(
+            f"RabbitMQ {node.command('rabbitmqctl', 'version').strip()}, {seconds:g} s", flush=True
+        )
         results = soak(node, seconds)
     print(*(f"| {what} | {number:,} |" for what, number in results.items()), sep="\n")
     return int(results["lost"] > 0)
 
 
 if __name__ == "__main__":
-    clean_up_at_signals()
     sys.exit(main())

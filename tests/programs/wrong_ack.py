@@ -12,7 +12,6 @@ acknowledge, handle = BlockingChannel.basic_ack, consumer.handle_message
 
 
 def acknowledge_and_handle(channel: Any, method: Any, properties: Any, body: bytes) -> None:
-    """Do it in the wrong order."""
     acknowledge(channel, method.delivery_tag)
     handle(channel, method, properties, body)
 

@@ -1,69 +1,61 @@
-"""A way to RabbitMQ that can hold up a client, or cut its connection, at a certain frame."""
+"""A way to RabbitMQ where something can happen while a certain frame is on its way."""
 
 import contextlib
 import socket
 import socketserver
 import threading
+from collections.abc import Callable
 
 import pika
 
-# Methods of AMQP 0-9-1 on the wire: their class and number.
-BASIC_REJECT, CONNECTION_CLOSE = b"\x00\x3c\x00\x5a", b"\x00\x0a\x00\x32"
+CONNECTION_CLOSE = b"\x00\x0a\x00\x32"  # a method of AMQP on the wire: its class and number
+HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"  # a whole frame
+
+
+def cut() -> None:
+    """Cut the connection of the client that sent the frame: a fault for Network."""
+    raise ConnectionAbortedError
 
 
 class Network(socketserver.ThreadingTCPServer):
     """Pass on what clients send to the RabbitMQ at `url`, and what it answers.
 
-    At the first `cut_at` that a client sends, it cuts its connection. At the first `hold_at`, it
-    sets `held`, and waits for `go_on`.
+    When `frame` is sent for the first time, call `fault()` before it is passed on.
     """
 
-    daemon_threads = True
-
-    def __init__(self, url: str, cut_at: bytes = b"", hold_at: bytes = b"") -> None:
+    def __init__(self, url: str, frame: bytes = b"", fault: Callable[[], object] = cut) -> None:
         super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
-        port = pika.URLParameters(url).port
-        self.url = url.replace(f":{port}/", f":{self.server_address[1]}/")
-        self.cut_at, self.hold_at = cut_at, hold_at
-        self.held, self.go_on = threading.Event(), threading.Event()
+        self._rabbitmq = ("127.0.0.1", pika.URLParameters(url).port)
+        self.url = url.replace(f":{self._rabbitmq[1]}/", f":{self.server_address[1]}/")
+        self._frame, self._fault = frame, fault
         self.sent = bytearray()  # what all clients have sent
-        self._rabbitmq = ("127.0.0.1", port)
+        threading.Thread(target=self.serve_forever, args=[0.02], daemon=True).start()
 
     def finish_request(self, client: socket.socket, _: object) -> None:  # type: ignore[override]
         """Serve a client, in a thread of its own."""
         with contextlib.suppress(OSError), socket.create_connection(self._rabbitmq) as rabbitmq:
-            answers = threading.Thread(target=self._answer, args=[rabbitmq, client], daemon=True)
+            answers = threading.Thread(target=self._pass_on, args=[rabbitmq, client], daemon=True)
             answers.start()
-            with contextlib.suppress(OSError):
-                while (data := client.recv(65536)) and self._lets_pass(data):
-                    rabbitmq.sendall(data)
-            for end in (client, rabbitmq):
-                with contextlib.suppress(OSError):
-                    end.shutdown(socket.SHUT_RDWR)
+            self._pass_on(client, rabbitmq, from_client=True)
             answers.join()
 
-    def _answer(self, rabbitmq: socket.socket, client: socket.socket) -> None:
+    def _pass_on(self, source: socket.socket, to: socket.socket, from_client: bool = False) -> None:
+        """Pass on what comes until one side ends; then end both."""
         with contextlib.suppress(OSError):
-            while data := rabbitmq.recv(65536):
-                client.sendall(data)
-            client.shutdown(socket.SHUT_RDWR)
+            while data := source.recv(65536):
+                if from_client:
+                    self._look_at(data)
+                to.sendall(data)
+        for end in (source, to):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
-    def _lets_pass(self, data: bytes) -> bool:
+    def _look_at(self, data: bytes) -> None:
         self.sent += data
-        if self.cut_at and self.cut_at in self.sent:
-            self.cut_at = b""
-            return False
-        if self.hold_at and self.hold_at in self.sent:
-            self.hold_at = b""
-            self.held.set()
-            self.go_on.wait()
-        return True
-
-    def __enter__(self) -> "Network":
-        threading.Thread(target=self.serve_forever, args=[0.02], daemon=True).start()
-        return self
+        if self._frame and self._frame in self.sent:
+            self._frame = b""
+            self._fault()
 
     def __exit__(self, *_: object) -> None:
-        self.go_on.set()
         self.shutdown()
         self.server_close()

@@ -1,7 +1,6 @@
 """Orders for the tests, and a look at what is in the queues."""
 
 import json
-from collections import Counter
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel as Channel
@@ -10,7 +9,6 @@ from rig.node import wait_until
 
 
 def ids(prefix: str, count: int) -> list[str]:
-    """Return that many order_ids."""
     return [f"{prefix}-{number:05}" for number in range(1, count + 1)]
 
 
@@ -26,11 +24,10 @@ def order_json(order_id: object, **fields: object) -> bytes:
 def put(channel: Channel, *bodies: bytes) -> None:
     """Declare the queue as any other program would, and store messages in it."""
     channel.queue_declare("orders", durable=True)
+    channel.confirm_delivery()
     persistent = pika.BasicProperties(delivery_mode=2)
-    with channel.connection.channel() as confirming:
-        confirming.confirm_delivery()
-        for body in bodies:
-            confirming.basic_publish("", "orders", body, persistent, mandatory=True)
+    for body in bodies:
+        channel.basic_publish("", "orders", body, persistent, mandatory=True)
 
 
 def counts(channel: Channel, queue: str = "orders") -> tuple[int, int]:
@@ -45,13 +42,12 @@ def wait_for(channel: Channel, ready: int, queue: str = "orders") -> None:
 
 
 def take_all(channel: Channel, queue: str = "orders") -> list[bytes]:
-    """Take what waits in the queue."""
     bodies = []
     while (body := channel.basic_get(queue, auto_ack=True)[2]) is not None:
         bodies.append(body)
     return bodies
 
 
-def take_orders(channel: Channel, queue: str = "orders") -> Counter[str]:
-    """Take the orders that wait in the queue; return how often each was there."""
-    return Counter(json.loads(body)["order_id"] for body in take_all(channel, queue))
+def take_ids(channel: Channel, queue: str = "orders") -> list[str]:
+    """Take the orders that wait in the queue; return their order_ids."""
+    return [json.loads(body)["order_id"] for body in take_all(channel, queue)]

@@ -1,9 +1,11 @@
 """The two scripts as processes, as they are or changed, and what they log."""
 
+import logging
 import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from signal import SIGINT, SIGKILL
@@ -16,100 +18,100 @@ PRODUCER, CONSUMER = ROOT / "producer.py", ROOT / "consumer.py"
 PRODUCER_OF_MANY = TESTS / "changed/producer_of_many.py"  # PREFIX COUNT ATTEMPTS
 WORKER = TESTS / "changed/worker.py"  # a consumer
 
-CLOCK = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ")  # begins each record of a log
-ENVIRONMENT = {
-    **os.environ,
+CLOCK = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ", re.M)  # begins each record of a log
+ENVIRONMENT = {  # nothing of the user's
+    "PATH": os.environ["PATH"],
+    "LC_ALL": "C.UTF-8",
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONWARNINGS": "ignore:BlockingConnection is deprecated",  # as pika 1.5 says
     "PYTHONPATH": f"{TESTS}:{ROOT}",
 }
-started_programs: list["Program"] = []  # of which a failed test shows the log
 
 
 class Program:
     """A Python program as a process; it is killed at the end of a `with`.
 
-    It may log lines of level INFO, and must log a record that `must_say` fits, and more of these.
-    If it logs another record, or prints anything, that is an error, unless `must_say` is None.
+    It may log records of level INFO. If `must_say` is given, it must log one that this pattern
+    fits, and may log more of these. If it logs another record, or prints anything, the test fails.
     """
 
-    def __init__(
-        self, path: Path, amqp_url: str, *arguments: object, must_say: str | None = ""
-    ) -> None:
+    def __init__(self, path: Path, amqp_url: str, *arguments: object, must_say: str = "") -> None:
         self.name = " ".join(map(str, [path.name, *arguments]))
         self.must_say = must_say
-        self.log: list[str] = []  # the lines on standard error
-        self.records: list[str] = []  # the same without the clock; one can have several lines
-        self.printed = b""  # on standard output
+        self._lines: list[str] = []  # of standard error
+        self.printed = b""  # what it has written to standard output, once it has ended
         self.process = subprocess.Popen(
             [*DIES_WITH_US, sys.executable, path, *map(str, arguments)],
-            env={**ENVIRONMENT, "AMQP_URL": amqp_url},
+            env={**ENVIRONMENT, "TMPDIR": tempfile.gettempdir(), "AMQP_URL": amqp_url},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        started_programs.append(self)
 
     def _read(self) -> None:
-        assert self.process.stderr and self.process.stdout
-        with self.process.stderr as lines:
-            for line in lines:
-                text = line.decode(errors="backslashreplace").removesuffix("\n")
-                self.log.append(text)
-                if CLOCK.match(text) or not self.records:
-                    self.records.append(CLOCK.sub("", text))
-                else:
-                    self.records[-1] += f"\n{text}"
-        with self.process.stdout as output:
-            self.printed = output.read()
+        with self.process as process:  # it closes the pipes
+            assert process.stderr and process.stdout
+            for line in process.stderr:
+                self._lines.append(line.decode(errors="backslashreplace"))
+            self.printed = process.stdout.read()
+
+    @property
+    def log(self) -> str:
+        """What it has written to standard error, in whole lines."""
+        return "".join(self._lines)
+
+    @property
+    def records(self) -> list[str]:
+        """The records of the log without the clock; one can have several lines."""
+        return [record.removesuffix("\n") for record in CLOCK.split(self.log) if record]
 
     def __enter__(self) -> "Program":
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
         self.process.kill()  # if it still runs
-        self.wait()
+        self._reader.join(LIMIT)
+        # pytest shows this with a test that failed.
+        logging.info("%s:\n%s", self.name, "\n".join(line[:300] for line in self.log.split("\n")))
         if not kind:
-            self._see_only_what_it_may_say()
+            self._has_ended()
             assert not self.must_say or self.count(self.must_say), f"{self.name}: {self.must_say!r}"
 
     def orders(self, said: str) -> list[str]:
         """Return the order_ids in lines such as "Received 'A'"."""
-        return self.texts(rf"^INFO {said} '?([^' ]*)")
-
-    def texts(self, pattern: str) -> list[str]:
-        """Return group 1 of each record that the pattern fits."""
-        return [found[1] for record in self.records if (found := re.search(pattern, record))]
+        return re.findall(rf"(?m)INFO {said} '?([^' \n]*)", self.log)
 
     def count(self, pattern: str) -> int:
         """Return how many records the pattern fits."""
         return sum(bool(re.search(pattern, record)) for record in self.records)
 
-    def wait_for(self, pattern: str, times: int = 1, limit: float = LIMIT) -> None:
+    def wait_for(self, pattern: str, times: int = 1) -> None:
         """Wait until so many records fit; fail at once if they cannot come any more."""
 
         def there() -> bool:
-            ended = not self._reader.is_alive()  # asked first, so that all it said is there
+            ended = self._has_ended()
             if self.count(pattern) >= times:
                 return True
-            self._see_only_what_it_may_say()
             assert not ended, f"{self.name} ended without {pattern!r}"
             return False
 
-        wait_until(there, f"{pattern!r} from {self.name}", limit)
+        wait_until(there, f"{pattern!r} from {self.name}")
 
-    def _see_only_what_it_may_say(self) -> None:
-        """A traceback belongs to a failure of the work, and to nothing else."""
-        if self.must_say is None:
-            return
+    def _has_ended(self) -> bool:
+        """Tell whether it has ended. AssertionError if it has said what it may not say.
+
+        A traceback belongs to a failure of the work, and to nothing else.
+        """
+        ended = not self._reader.is_alive()  # asked first, so that all it said is there
         assert not self.printed, f"{self.name} printed: {self.printed!r}"
         for record in self.records:
             first, *more = record.split("\n")
             expected = self.must_say and re.search(self.must_say, first)
             assert expected or first.startswith("INFO "), f"{self.name} said: {record}"
             assert not more or first.startswith("ERROR Failed"), f"{self.name} said: {record}"
+        return ended
 
     def let_work_end(self) -> None:
         """Let the work on an order that waits (changed/worker.py) go on."""
@@ -117,16 +119,14 @@ class Program:
         self.process.stdin.close()
 
     def wait(self, limit: float = LIMIT) -> int:
-        """Wait for its end; return the exit status."""
-        wait_until(lambda: self.process.poll() is not None, f"{self.name} to end", limit)
-        self._reader.join()
-        self.let_work_end()
+        """Wait for its end, or for what it may not say; return the exit status."""
+        wait_until(self._has_ended, f"{self.name} to end", limit)
         return self.process.wait()
 
     def kill(self, number: int = SIGKILL) -> None:
         """Send it a signal, and see that it dies of it at once."""
         self.process.send_signal(number)
-        status = self.wait()
+        status = self.wait(LIMIT / 4)
         assert status == -number, f"{self.name} ended with status {status}"
 
 
