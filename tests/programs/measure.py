@@ -1,24 +1,24 @@
 """Measure what README.md answers; print medians and ranges of three runs: tests/run measure"""
 
+import re
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime
-from functools import partial
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from signal import SIGINT
 
 import pika
 
-from rig.node import Node, clean_up_at_signals, connect, free_port, running_node, wait_until
+from rig.node import Node, connect, free_port, running_node, wait_until
 from rig.orders import SAMPLE_IDS, counts, order_json, put
-from rig.processes import CLOCK, CONSUMER, PRODUCER, Program
+from rig.processes import CONSUMER, PRODUCER, ROOT, Program, publish
 
+ENGLISH, RUSSIAN = (ROOT / "README.md").read_text("utf-8").replace(",", ".").split("\n# Заказы")
 WRONG_ACK = Path(__file__).with_name("wrong_ack.py")
 BODIES = [order_json(order_id) for order_id in SAMPLE_IDS]
 
@@ -30,10 +30,11 @@ def start_consumer(node: Node, *mistake: str) -> Program:
     return consumer
 
 
-def moments(consumer: Program, said: str) -> list[float]:
-    """Return when lines such as "Received 'A'" were logged, as time.time() tells it."""
-    clocks = [CLOCK.match(line) for line in consumer.log if said in line]
-    return [datetime.fromisoformat(clock[0].strip()).timestamp() for clock in clocks if clock]
+def moments(*consumers: Program) -> list[float]:
+    """Return when they logged that an order is received or processed, as time.time() tells it."""
+    log = "".join(consumer.log for consumer in consumers)
+    clocks = re.findall("(?m)^(.*) INFO (?:Received|Processed)", log)
+    return sorted(datetime.fromisoformat(clock).timestamp() for clock in clocks)
 
 
 def five_orders(node: Node, count: int) -> list[float]:
@@ -46,8 +47,8 @@ def five_orders(node: Node, count: int) -> list[float]:
         wait_until(lambda: sum(each.count("Processed") for each in consumers) == 5, "five orders")
         for each in consumers:
             each.kill(SIGINT)
-    begin = min(moment for each in consumers for moment in moments(each, "Received"))
-    return [max(moment for each in consumers for moment in moments(each, "Processed")) - begin]
+    first, *_, last = moments(*consumers)
+    return [last - first]
 
 
 def killed_consumer(node: Node, *mistake: str) -> list[float]:
@@ -71,28 +72,24 @@ class Worker(BaseHTTPRequestHandler):
     """Answers when the order is processed, one at a time."""
 
     def do_POST(self) -> None:
-        """Process an order."""
         self.rfile.read(int(self.headers["Content-Length"]))
         time.sleep(2)
         self.send_response_only(200)
         self.end_headers()
 
 
-def direct_calls(there: bool) -> list[float]:
-    """3. What is better than with synchronous calls? Call an HTTP worker that is there, or not."""
-    failed = 0
-    with HTTPServer(("127.0.0.1", 0), Worker) as server:
-        threading.Thread(target=server.serve_forever).start()
-        port = server.server_port if there else free_port()
-        begin = time.monotonic()
-        for body in BODIES:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}", body).close()
-            except urllib.error.URLError:
-                failed += 1
-        took = time.monotonic() - begin
-        server.shutdown()
-    return [took, failed]
+def direct_calls(port: int, failures: int) -> list[float]:
+    """3. What is better than with synchronous calls? Call an HTTP worker on a port."""
+    begin, failed = time.monotonic(), 0
+    for body in BODIES:
+        try:
+            connection = HTTPConnection("127.0.0.1", port)
+            connection.request("POST", "/", body)
+            connection.getresponse().read()
+        except ConnectionRefusedError:
+            failed += 1
+    assert failed == failures
+    return [time.monotonic() - begin]
 
 
 def queue(node: Node, away: int) -> list[float]:
@@ -101,40 +98,49 @@ def queue(node: Node, away: int) -> list[float]:
         if not away:
             consumer = stack.enter_context(start_consumer(node))
         begin = time.time()
-        producer = stack.enter_context(Program(PRODUCER, node.url()))
-        assert producer.wait() == 0
+        publish(PRODUCER, node.url())
         free = time.time()
         if away:
             time.sleep(begin + away - free)
             consumer = stack.enter_context(start_consumer(node))
         consumer.wait_for("Processed", times=5)
         consumer.kill(SIGINT)
-    return [free - begin, moments(consumer, "Processed")[-1] - begin]
+    return [free - begin, moments(consumer)[-1] - begin]
 
 
-def show(what: str, measure: Callable[[], list[float]]) -> None:
-    """Print the median and the range of each figure."""
+def show(what: str, measure: Callable[[], list[float]], stated: str) -> bool:
+    """Print the median and the range of each figure; tell whether README.md states the same."""
+    right = stated in ENGLISH and stated in RUSSIAN
     runs = zip(*(measure() for _ in range(3)), strict=True)
-    figures = [f"{middle:.2f} ({low:.2f}–{high:.2f})" for low, middle, high in map(sorted, runs)]
-    print(f"{what}:", "; ".join(figures), flush=True)
+    figures = [float(figure) for figure in re.findall(r"[\d.]+", stated)]
+    for figure, (low, middle, high) in zip(figures, map(sorted, runs), strict=True):
+        right = right and abs(middle - figure) < min(0.3, figure / 2 + 0.1)
+        print(f"{what}: {middle:.2f} ({low:.2f}–{high:.2f})", flush=True)
+    print(f"README.md: {stated.strip()}{'' if right else ': WRONG'}", flush=True)
+    return right
 
 
-def main() -> None:
-    """Print what README.md tells."""
-    with running_node() as node:
-        python = sys.version.split()[0]
-        print(f"RabbitMQ {node.version()}, pika {pika.__version__}, Python {python}")
-        for count in (1, 2, 3, 5):
-            show(f"Five orders, {count} consumers; seconds", partial(five_orders, node, count))
-        show("Lost with basic_ack after the work", lambda: killed_consumer(node))
-        show("Lost with basic_ack before it", lambda: killed_consumer(node, "early"))
-        show("Lost with auto_ack", lambda: killed_consumer(node, "auto"))
-        show("Direct calls; seconds; failed", lambda: direct_calls(True))
-        show("Without a consumer; seconds; failed", lambda: direct_calls(False))
-        show("Queue; seconds until free; until processed", lambda: queue(node, 0))
-        show("Queue, consumer after 5 s", lambda: queue(node, 5))
+def main() -> int:
+    """Return 1 if README.md, in one of its languages, states something else."""
+    with running_node() as node, HTTPServer(("127.0.0.1", 0), Worker) as worker:
+        threading.Thread(target=worker.serve_forever, daemon=True).start()
+        print("RabbitMQ", node.command("rabbitmqctl", "version").strip())
+        print(f"pika {pika.__version__}, Python {sys.version}")
+        right = [
+            show("Five orders, one consumer", lambda: five_orders(node, 1), " 10.01 "),
+            show("Five orders, two consumers", lambda: five_orders(node, 2), " 6.00 "),
+            show("Five orders, three consumers", lambda: five_orders(node, 3), " 4.00 "),
+            show("Five orders, five consumers", lambda: five_orders(node, 5), " 2.01 "),
+            show("Lost with basic_ack after the work", lambda: killed_consumer(node), "|0\n"),
+            show("Lost with basic_ack before it", lambda: killed_consumer(node, "early"), "|1\n"),
+            show("Lost with auto_ack", lambda: killed_consumer(node, "auto"), "|3\n"),
+            show("HTTP calls", lambda: direct_calls(worker.server_port, 0), "|10.01|"),
+            show("HTTP calls, no consumer", lambda: direct_calls(free_port(), 5), "|0.00|"),
+            show("Queue: free, processed", lambda: queue(node, 0), "|0.24|10.22\n"),
+            show("Queue, consumer after 5 s", lambda: queue(node, 5), "|0.26|15.26\n"),
+        ]
+    return int(not all(right))
 
 
 if __name__ == "__main__":
-    clean_up_at_signals()
-    main()
+    sys.exit(main())
