@@ -11,7 +11,7 @@ from pika.exceptions import AMQPConnectionError, ConnectionClosedByBroker
 import consumer
 import producer
 from rig.network import CONNECTION_CLOSE, Network
-from rig.node import free_port
+from rig.node import LIMIT, free_port
 from rig.processes import CONSUMER, PRODUCER, Program
 
 each_script = pytest.mark.parametrize("script", [PRODUCER, CONSUMER], ids=["producer", "consumer"])
@@ -19,22 +19,28 @@ READY = "Stored ORD-005|Waiting for orders"  # what it says when nothing is wron
 
 
 @each_script
-def test_connection_is_by_default_to_what_docker_compose_starts(script, monkeypatch):
-    """And with all limits as pika has them. Ctrl-C ends the attempts."""
+@pytest.mark.parametrize("url", [None, "amqps://shop:%2F@rabbitmq.example:5/%2F?heartbeat=600"])
+def test_connection_is_as_amqp_url_says(script, url, monkeypatch):
+    """Without AMQP_URL, to what docker-compose.yml starts. All limits are as pika has them."""
 
-    def connect(parameters):
-        raise KeyboardInterrupt(parameters)
+    def connect(connection, parameters):
+        raise KeyboardInterrupt(parameters)  # which `except Exception` does not catch
 
-    monkeypatch.delenv("AMQP_URL")
-    monkeypatch.setattr("pika.BlockingConnection", connect)
+    monkeypatch.setattr("socket.socket", None)  # nothing may reach a user's RabbitMQ
+    monkeypatch.delattr("time.sleep")  # nothing may be tried again
+    monkeypatch.setattr("pika.BlockingConnection.__init__", connect)
     monkeypatch.setattr("signal.signal", lambda number, reaction: None)
-    monkeypatch.delattr("time.sleep")  # as nothing may be tried again
+    monkeypatch.delenv("AMQP_URL")
+    if url:
+        monkeypatch.setenv("AMQP_URL", url)
     with pytest.raises(KeyboardInterrupt) as caught:
         runpy.run_path(str(script), run_name="__main__")
     (found,) = caught.value.args
-    expected = pika.URLParameters("amqp://guest:guest@localhost:5672")
-    for name in pika.connection.Parameters.__slots__:
+    expected = pika.URLParameters(url or "amqp://guest:guest@localhost:5672")
+    for name in {*pika.connection.Parameters.__slots__} - {"_ssl_options"}:
         assert getattr(found, name) == getattr(expected, name), name
+    if url:
+        assert found.ssl_options.context.check_hostname
 
 
 @each_script
@@ -66,6 +72,14 @@ def test_failed_connection_is_told_in_a_line(script, case, url):
             process.kill(SIGINT if script == CONSUMER else SIGTERM)
     assert process.count("") == process.count(told), "nothing else"
     assert process.count("wr@ng|wr%40ng") == 0
+
+
+def test_ctrl_c_ends_the_producer():
+    """Python's own traceback follows: Program.wait() and `with` would object to it."""
+    program = Program(PRODUCER, f"amqp://127.0.0.1:{free_port()}", must_say="attempt")
+    program.wait_for("attempt 1 of 30")
+    program.process.send_signal(SIGINT)
+    assert program.process.wait(LIMIT) == -SIGINT
 
 
 FAILURES = [socket.gaierror(), ConnectionClosedByBroker(320, "CONNECTION_FORCED"), KeyError("id")]

@@ -2,6 +2,7 @@
 
 import re
 from json import JSONDecodeError
+from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGTERM
 
 import pytest
@@ -61,6 +62,8 @@ def test_idle_consumer_stays_connected_and_says_nothing(url, channel):
     """It is watched until pika has sent two heartbeats, which takes four seconds."""
     with Network(url) as network, Program(CONSUMER, f"{network.url}?heartbeat=4") as process:
         wait_until(lambda: network.sent.count(HEARTBEAT) >= 2, "heartbeats")
+        times = Path(f"/proc/{process.process.pid}/stat").read_text().split()[13:15]
+        assert sum(map(int, times)) < 200, "two seconds of processor time: a busy loop"
         assert process.count("") == process.count("Waiting for orders") == 1
         put(channel, order_json("A"))
         process.wait_for("Processed 'A'")

@@ -18,7 +18,7 @@ def test_once_only_stores_each_result_once(url, channel, tmp_path):
     run = "consumer.process_order = process_order\nconsumer.main()\n"
     script.write_text(f"import consumer\n{code}\n{run}")
     put(channel, order_json("A"), order_json("A", amount=5), order_json("B"))
-    consume(script, url, until="Processed 'B'")
+    assert consume(script, url, until="Processed 'B'").orders("Processed") == ["A", "A", "B"]
     with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as database:
         invoices = list(database.execute("SELECT * FROM invoices"))
     assert invoices == [("A", "1249.5"), ("B", "1249.5")]
@@ -28,6 +28,7 @@ def test_docker_compose_keeps_the_orders_and_lets_no_other_computer_in():
     """RabbitMQ's folder is named after the host. Docker's image lets guest in from anywhere."""
     lines = [line.strip() for line in (ROOT / "docker-compose.yml").read_text().splitlines()]
     assert {"hostname: rabbitmq", "- rabbitmq-data:/var/lib/rabbitmq"} <= {*lines}
+    assert any(re.match(r"image: rabbitmq:[\d.]+-management\b", line) for line in lines)
     ports = [line for line in lines if "5672:" in line]
     assert ports == ['- "127.0.0.1:5672:5672"', '- "127.0.0.1:15672:15672"']
 
