@@ -47,10 +47,7 @@ def definitions(vhosts: list[str]) -> dict:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Start the node, but not in the processes that this one starts: they get its URL.
-
-    Where RabbitMQ is not installed, test_orders.py can be run all the same.
-    """
+    """Start the node, but not in the processes that this one starts: they get its URL."""
     if "PYTEST_XDIST_WORKER" in os.environ or not shutil.which("rabbitmq-server", path=PATH):
         return
     processes = range(2 * (session.config.option.numprocesses or 0))  # some may replace others
@@ -104,12 +101,12 @@ def in_process(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def slept(in_process: None, monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that the scripts' functions want to sleep. They do not, and may 99 times."""
+    """The seconds that the scripts' functions want to sleep. They do not, and may 999 times."""
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
-        assert len(slept) < 100, "it never ends"
+        assert len(slept) < 1_000, "it never ends"
 
     monkeypatch.setattr("time.sleep", sleep)
     return slept

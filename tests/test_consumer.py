@@ -103,7 +103,10 @@ def test_exit_in_the_work_ends_the_program(url, channel):
     wait_for(channel, 1)
 
 
-@pytest.mark.parametrize("kind", [Mixed, AssertionError, AttributeError, TypeError, MemoryError])
+KINDS = [Mixed, ArithmeticError, AssertionError, AttributeError, IndexError, MemoryError, TypeError]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_failed_order_goes_back_after_a_pause(kind, channel, in_process, monkeypatch, caplog):
     """It goes by basic_reject: RabbitMQ 4.3 does not count what comes back by basic_nack."""
     slept = []
@@ -119,15 +122,15 @@ def test_failed_order_goes_back_after_a_pause(kind, channel, in_process, monkeyp
     monkeypatch.delattr("pika.adapters.blocking_connection.BlockingChannel.basic_nack")
     body = order_json("A", customer="x" * 10_000)
     put(channel, body)
-    consumer.handle_message(channel, *channel.basic_get("orders"))
-    assert slept == [(5, 0, f"Failed: {body!r}")], "told, and not back before the pause"
-    wait_for(channel, 1)
+    for _ in ["new", "redelivered"]:
+        consumer.handle_message(channel, *channel.basic_get("orders"))
+        wait_for(channel, 1)
+    assert slept == [(5, 0, f"Failed: {body!r}")] * 2, "told, and not back before the pause"
     told = caplog.records[-1]
     assert told.levelname == "ERROR" and told.exc_info[0] is kind
 
 
-CRAFTED = ["\x1b[2J", "\x9b31m", "A\x85\u2028\u2029Z", "\u202eDEGROF\u202c", "A\x00\x08"]
-CRAFTED += [f"A{end}2026-11-25 20:30:15,297 INFO Processed FORGED" for end in "\n\r"]
+CRAFTED = ["\x1b[2J", "A\x85\u2028\u202eZ", "A\r\n2026-11-25 20:30:15,297 INFO Processed FORGED"]
 
 
 def test_rejected_messages_leave_the_queue_and_are_whole_in_the_log(url, channel):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel as Channel
 
-from rig.node import LIMIT, Node, connect, log_end, running_node, wait_until
+from rig.node import Node, connect, log_end, running_node, wait_until
 from rig.orders import SAMPLE_IDS, order_json, put, take_all, take_ids, wait_for
 from rig.processes import ENVIRONMENT, PRODUCER, ROOT, WORKER, Program, consume, publish
 
@@ -42,15 +42,15 @@ def server() -> Iterator[Node]:
         longer = limit + delays(node)
         for words in commands("rabbitmqctl (?:add|set|delete)_(?!parameter)"):
             node.command(*(word.replace(limit, longer) for word in words))
+        ((_, *words),) = commands("python3 -c 'import pika, producer")
+        environment = {**ENVIRONMENT, "AMQP_URL": node.url(*SHOP)}
+        subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, check=True)
         yield node
 
 
 @pytest.fixture
 def shop(server: Node) -> Iterator[Channel]:
     """A channel of README.md's user, with an empty "orders.dead", and without "orders"."""
-    ((_, *words),) = commands("python3 -c 'import pika, producer")
-    environment = {**ENVIRONMENT, "AMQP_URL": server.url(*SHOP)}
-    subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, check=True, timeout=LIMIT)
     with connect(server.url(*SHOP)) as connection:
         channel = connection.channel()
         channel.queue_delete("orders")

@@ -23,6 +23,7 @@ ENVIRONMENT = {  # nothing of the user's
     "PATH": os.environ["PATH"],
     "LC_ALL": "C.UTF-8",
     "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONUNBUFFERED": "1",  # a killed program would lose what it has printed
     "PYTHONWARNINGS": "ignore:BlockingConnection is deprecated",  # as pika 1.5 says
     "PYTHONPATH": f"{TESTS}:{ROOT}",
 }
@@ -92,10 +93,9 @@ class Program:
 
         def there() -> bool:
             ended = self._has_ended()
-            if self.count(pattern) >= times:
-                return True
-            assert not ended, f"{self.name} ended without {pattern!r}"
-            return False
+            enough = self.count(pattern) >= times
+            assert enough or not ended, f"{self.name} ended without {pattern!r}"
+            return enough
 
         wait_until(there, f"{pattern!r} from {self.name}")
 
