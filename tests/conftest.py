@@ -78,7 +78,6 @@ def url() -> Iterator[str]:
 
 @pytest.fixture
 def channel(url: str) -> Iterator[Channel]:
-    """A channel of the test's own."""
     with connect(url) as connection:
         yield connection.channel()
 

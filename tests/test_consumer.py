@@ -61,9 +61,15 @@ def test_free_consumer_gets_the_next_order(url, channel):
 def test_idle_consumer_stays_connected_and_says_nothing(url, channel):
     """It is watched until pika has sent two heartbeats, which takes four seconds."""
     with Network(url) as network, Program(CONSUMER, f"{network.url}?heartbeat=4") as process:
-        wait_until(lambda: network.sent.count(HEARTBEAT) >= 2, "heartbeats")
-        times = Path(f"/proc/{process.process.pid}/stat").read_text().split()[13:15]
-        assert sum(map(int, times)) < 200, "two seconds of processor time: a busy loop"
+        process.wait_for("Waiting for orders")
+        states = []
+
+        def heartbeats():
+            states.append(Path(f"/proc/{process.process.pid}/stat").read_text().split()[2])
+            return network.sent.count(HEARTBEAT)
+
+        wait_until(lambda: heartbeats() >= 2, "heartbeats")
+        assert states.count("S") > states.count("R"), "it runs in a busy loop instead of sleeping"
         assert process.count("") == process.count("Waiting for orders") == 1
         put(channel, order_json("A"))
         process.wait_for("Processed 'A'")
@@ -103,10 +109,9 @@ def test_exit_in_the_work_ends_the_program(url, channel):
     wait_for(channel, 1)
 
 
-KINDS = [Mixed, ArithmeticError, AssertionError, AttributeError, IndexError, MemoryError, TypeError]
-
-
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [Mixed, ArithmeticError, AssertionError, AttributeError, MemoryError, TypeError]
+)
 def test_failed_order_goes_back_after_a_pause(kind, channel, in_process, monkeypatch, caplog):
     """It goes by basic_reject: RabbitMQ 4.3 does not count what comes back by basic_nack."""
     slept = []

@@ -17,11 +17,11 @@ def test_once_only_stores_each_result_once(url, channel, tmp_path):
     script = tmp_path / "once_only.py"
     run = "consumer.process_order = process_order\nconsumer.main()\n"
     script.write_text(f"import consumer\n{code}\n{run}")
-    put(channel, order_json("A"), order_json("A", amount=5), order_json("B"))
+    put(channel, order_json("A"), order_json("A", amount=5), order_json("B", amount=5))
     assert consume(script, url, until="Processed 'B'").orders("Processed") == ["A", "A", "B"]
     with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as database:
         invoices = list(database.execute("SELECT * FROM invoices"))
-    assert invoices == [("A", "1249.5"), ("B", "1249.5")]
+    assert invoices == [("A", "1249.5"), ("B", "5")]
 
 
 def test_docker_compose_keeps_the_orders_and_lets_no_other_computer_in():
