@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,7 +16,7 @@ from pika.adapters.blocking_connection import BlockingChannel as Channel
 
 pytest.register_assert_rewrite("rig")
 
-from rig.node import PATH, Node, connect, log_end, running_node
+from rig.node import INSTALLED, Node, connect, log_end, running_node
 from rig.processes import CONSUMER, PRODUCER
 
 for path in (CONSUMER, PRODUCER):
@@ -34,9 +33,9 @@ logging.getLogger("pika").setLevel("CRITICAL")  # its errors are seen as excepti
 
 
 def definitions(vhosts: list[str]) -> dict:
-    """Return what the node shall have. A queue takes 200 messages, and refuses more."""
+    """Return what the node shall have. A queue takes 20 messages, and refuses more."""
     all_rights = {"user": "guest", "configure": ".*", "write": ".*", "read": ".*"}
-    limit = {"max-length": 200, "overflow": "reject-publish"}
+    limit = {"max-length": 20, "overflow": "reject-publish"}
     policy = {"name": "limit", "pattern": "^orders$", "definition": limit}
     return {
         "users": [{"name": "guest", "password": "guest", "tags": []}],
@@ -46,9 +45,10 @@ def definitions(vhosts: list[str]) -> dict:
     }
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist starts its processes
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Start the node, but not in the processes that this one starts: they get its URL."""
-    if "PYTEST_XDIST_WORKER" in os.environ or not shutil.which("rabbitmq-server", path=PATH):
+    if "PYTEST_XDIST_WORKER" in os.environ or not INSTALLED:
         return
     processes = range(2 * (session.config.option.numprocesses or 0))  # some may replace others
     stack = ExitStack()
@@ -68,7 +68,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def url() -> Iterator[str]:
     """The AMQP URL of this process's virtual host, which has no queue "orders" yet."""
     node = os.environ.get("ORDERS_NODE")
-    assert node, "RabbitMQ is not installed: tests/run installs it"
+    assert node, "no RabbitMQ was started: is it installed? tests/run installs it"
     url = node + os.environ.get("PYTEST_XDIST_WORKER", "main")
     with connect(url) as connection:
         connection.channel().queue_delete("orders")
@@ -100,12 +100,12 @@ def in_process(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def slept(in_process: None, monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that the scripts' functions want to sleep. They do not, and may 999 times."""
+    """The seconds that the scripts' functions want to sleep. They do not, and may 9,999 times."""
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
-        assert len(slept) < 1_000, "it never ends"
+        assert len(slept) < 10_000, "it never ends"
 
     monkeypatch.setattr("time.sleep", sleep)
     return slept

@@ -10,9 +10,9 @@ from pika.exceptions import AMQPError, ChannelWrongStateError
 
 import consumer
 from rig.network import HEARTBEAT, Network
-from rig.node import wait_until
 from rig.orders import counts, order_json, put, wait_for
 from rig.processes import CONSUMER, WORKER, Program, consume
+from rig.waiting import wait_until
 
 
 class Mixed(ConnectionError, TimeoutError, KeyError, JSONDecodeError, RecursionError, AMQPError):

@@ -3,9 +3,10 @@
 from signal import SIGTERM
 
 from rig.network import Network
-from rig.node import LIMIT, connect, wait_until
+from rig.node import connect
 from rig.orders import SAMPLE_IDS, counts, ids, order_json, put
 from rig.processes import CONSUMER, PRODUCER, PRODUCER_OF_MANY, WORKER, Program, consume
+from rig.waiting import LIMIT, wait_until
 
 
 def test_deleted_queue_is_told_and_declared_again(url, channel):
@@ -25,7 +26,7 @@ def test_rabbitmq_that_restarts_or_is_killed_loses_nothing(own_node):
     """
     url, waiting, sent = own_node.url(), ids("WAITS", 20), ids("SENT", 100)
     with (
-        Network(url, frame=b"SENT-00050", fault=own_node.end) as network,
+        Network(url, sent={b"SENT-00050": own_node.end}) as network,
         Program(WORKER, url, must_say="RabbitMQ at") as consumer,
     ):
         consumer.wait_for("Waiting for orders")

@@ -8,6 +8,7 @@ import pytest
 
 import producer
 from rig.network import CONNECTION_CLOSE, Network, cut
+from rig.node import connect
 from rig.orders import SAMPLE_IDS, ids, take_all, take_ids
 from rig.processes import PRODUCER, PRODUCER_OF_MANY, Program, publish
 
@@ -34,16 +35,21 @@ def test_it_does_not_wait_when_all_are_stored(slept):
 
 
 def test_refused_orders_are_published_again_until_there_is_room(url, channel):
-    """The queue takes 200 orders (conftest.py)."""
-    with Program(PRODUCER_OF_MANY, url, "A", 300, 30, must_say="NackError") as process:
+    """The queue takes 20 orders (conftest.py)."""
+    with Program(PRODUCER_OF_MANY, url, "A", 30, 30, must_say="NackError") as process:
         process.wait_for("NackError", times=2)
         taken = take_ids(channel)
         assert process.wait() == 0
-    assert process.orders("Stored") == taken + take_ids(channel) == ids("A", 300)
+    assert process.orders("Stored") == taken + take_ids(channel) == ids("A", 30)
 
 
 def test_order_for_a_deleted_queue_is_published_again(url, channel):
-    with Network(url, frame=b"ORD-001", fault=lambda: channel.queue_delete("orders")) as network:
+
+    def delete_the_queue():
+        with connect(url) as connection:
+            connection.channel().queue_delete("orders")
+
+    with Network(url, sent={b"ORD-001": delete_the_queue}) as network:
         process = publish(PRODUCER, network.url, must_say="UnroutableError")
     assert process.count("ERROR") == 1
     assert take_ids(channel) == SAMPLE_IDS
@@ -51,7 +57,7 @@ def test_order_for_a_deleted_queue_is_published_again(url, channel):
 
 def test_connection_that_breaks_after_the_last_confirmation_is_not_a_failure(url, channel):
     """There is one attempt, so that a second one cannot hide a failure."""
-    with Network(url, frame=CONNECTION_CLOSE, fault=cut) as network:
+    with Network(url, sent={CONNECTION_CLOSE: cut}) as network:
         publish(PRODUCER_OF_MANY, network.url, "A", 5, 1, must_say="StreamLostError")
     assert take_ids(channel) == ids("A", 5)
 

@@ -4,9 +4,9 @@ import contextlib
 import re
 import sqlite3
 
-from rig.node import LIMIT
 from rig.orders import SAMPLE_IDS, counts, order_json, put
 from rig.processes import ROOT, TESTS, Program, consume
+from rig.waiting import LIMIT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

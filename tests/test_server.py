@@ -10,9 +10,10 @@ from collections.abc import Iterator
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel as Channel
 
-from rig.node import Node, connect, log_end, running_node, wait_until
+from rig.node import Node, connect, log_end, running_node
 from rig.orders import SAMPLE_IDS, order_json, put, take_all, take_ids, wait_for
 from rig.processes import ENVIRONMENT, PRODUCER, ROOT, WORKER, Program, consume, publish
+from rig.waiting import wait_until
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -14,9 +14,10 @@ from signal import SIGINT
 
 import pika
 
-from rig.node import Node, connect, free_port, running_node, wait_until
+from rig.node import Node, connect, free_port, running_node
 from rig.orders import SAMPLE_IDS, counts, order_json, put
 from rig.processes import CONSUMER, PRODUCER, ROOT, Program, publish
+from rig.waiting import wait_until
 
 ENGLISH, RUSSIAN = (ROOT / "README.md").read_text("utf-8").replace(",", ".").split("\n# Заказы")
 WRONG_ACK = Path(__file__).with_name("wrong_ack.py")

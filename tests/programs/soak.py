@@ -9,9 +9,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGTERM
 
-from rig.node import LIMIT, Node, connect, running_node, wait_until
+from rig.node import Node, connect, running_node
 from rig.orders import counts, take_ids
 from rig.processes import PRODUCER_OF_MANY, WORKER, Program
+from rig.waiting import LIMIT, wait_until
 
 CONSUMER, KILLED, STOPPED = "consumers killed", "RabbitMQ killed", "RabbitMQ stopped"
 # Consumers first: RabbitMQ before 4.3, killed in a queue's first two seconds, can lose the queue.

@@ -1,4 +1,4 @@
-"""A way to RabbitMQ where something can happen while a certain frame is on its way."""
+"""A way to RabbitMQ where something can happen while certain bytes are on their way."""
 
 import contextlib
 import socket
@@ -8,54 +8,75 @@ from collections.abc import Callable
 
 import pika
 
-CONNECTION_CLOSE = b"\x00\x0a\x00\x32"  # a method of AMQP on the wire: its class and number
-HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"  # a whole frame
+# Methods of AMQP on the wire (their class and number), and a whole frame.
+CONNECTION_CLOSE = b"\x00\x0a\x00\x32"
+CONSUME_OK = b"\x00\x3c\x00\x15"
+BASIC_ACK = b"\x00\x3c\x00\x50"  # from RabbitMQ, it is a confirmation
+HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
+
+
+Faults = dict[bytes, Callable[[], object] | None]
 
 
 def cut() -> None:
-    """Cut the connection of the client that sent the frame: a fault for Network."""
+    """Cut the connection on which the bytes are: a fault for Network."""
     raise ConnectionAbortedError
 
 
 class Network(socketserver.ThreadingTCPServer):
     """Pass on what clients send to the RabbitMQ at `url`, and what it answers.
 
-    When `frame` is sent for the first time, call `fault()` before it is passed on.
+    When bytes of `sent` or `answered` come for the first time, their fault is called before they
+    are passed on; None keeps them back for ever. If a fault raises an exception, so does the end of
+    the `with`, which comes when no client is left.
     """
 
-    def __init__(self, url: str, frame: bytes = b"", fault: Callable[[], object] = cut) -> None:
+    def __init__(
+        self, url: str, sent: Faults | None = None, answered: Faults | None = None
+    ) -> None:
         super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
         self._rabbitmq = ("127.0.0.1", pika.URLParameters(url).port)
         self.url = url.replace(f":{self._rabbitmq[1]}/", f":{self.server_address[1]}/")
-        self._frame, self._fault = frame, fault
-        self.sent = bytearray()  # what all clients have sent
+        self.sent, self.answered = bytearray(), bytearray()  # all that has come
+        self._faults = [(self.sent, dict(sent or {})), (self.answered, dict(answered or {}))]
+        self._over = threading.Event()
+        self._lock = threading.Lock()
+        self._errors: list[BaseException] = []
         threading.Thread(target=self.serve_forever, args=[0.02], daemon=True).start()
 
     def finish_request(self, client: socket.socket, _: object) -> None:  # type: ignore[override]
         """Serve a client, in a thread of its own."""
         with contextlib.suppress(OSError), socket.create_connection(self._rabbitmq) as rabbitmq:
-            answers = threading.Thread(target=self._pass_on, args=[rabbitmq, client], daemon=True)
+            answers = threading.Thread(
+                target=self._pass_on, args=[rabbitmq, client, *self._faults[1]], daemon=True
+            )
             answers.start()
-            self._pass_on(client, rabbitmq, from_client=True)
+            self._pass_on(client, rabbitmq, *self._faults[0])
             answers.join()
 
-    def _pass_on(self, source: socket.socket, to: socket.socket, from_client: bool = False) -> None:
+    def _pass_on(
+        self, source: socket.socket, to: socket.socket, seen: bytearray, faults: Faults
+    ) -> None:
         """Pass on what comes until one side ends; then end both."""
-        with contextlib.suppress(OSError):
+        try:
             while data := source.recv(65536):
-                if from_client:
-                    self._look_at(data)
+                with self._lock:
+                    seen += data
+                    due = [faults.pop(key) for key in list(faults) if key in seen]
+                for fault in due:
+                    (fault or self._over.wait)()
                 to.sendall(data)
+        except OSError:
+            pass  # one side has ended, or cut()
+        except BaseException as error:
+            self._errors.append(error)
         for end in (source, to):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
-    def _look_at(self, data: bytes) -> None:
-        self.sent += data
-        if self._frame and self._frame in self.sent:
-            self._frame = b""
-            self._fault()
-
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._over.set()
         self.shutdown()
         self.server_close()
+        if self._errors and not kind:
+            raise self._errors[0]

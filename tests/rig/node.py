@@ -1,4 +1,4 @@
-"""A RabbitMQ node of the tests' own, and how to wait for a condition."""
+"""A RabbitMQ node of the tests' own."""
 
 import atexit
 import contextlib
@@ -6,30 +6,24 @@ import functools
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from time import monotonic, sleep  # as a test may replace time.sleep
 
 import pika
 
-LIMIT = 20  # seconds: far more than anything here takes
+from rig.waiting import LIMIT, wait_until
+
 PATH = f"/usr/lib/rabbitmq/bin:{os.environ['PATH']}"  # before Debian's wrappers
+INSTALLED = shutil.which("rabbitmq-server", path=PATH)
 # What RabbitMQ would otherwise look for, or keep, where a user's own server does.
 FILES = ["CONFIG_FILE", "CONFIG_FILES", "ADVANCED_CONFIG_FILE", "CONF_ENV_FILE"]
 FILES += ["ENABLED_PLUGINS_FILE", "MNESIA_BASE", "LOG_BASE"]
 DIES_WITH_US = ["setpriv", "--pdeathsig", "KILL"]  # a command after it, even if we are killed
-
-
-def wait_until(condition: Callable[[], object], what: object, limit: float = LIMIT) -> None:
-    """Wait until `condition` returns something true; AssertionError if that takes too long."""
-    deadline = monotonic() + limit
-    while not condition():
-        assert monotonic() < deadline, f"waited {limit:.0f} s in vain: {what}"
-        sleep(0.02)
 
 
 def free_port() -> int:
@@ -128,12 +122,12 @@ class Node:
 
 @contextlib.contextmanager
 def running_node(definitions: dict | None = None) -> Iterator[Node]:
-    """Start a node in a temporary folder, and kill it at the end, also after a signal.
+    """Start a node in a temporary folder, and kill it at the end, also after SIGTERM.
 
     `definitions` are as `rabbitmqctl export_definitions` writes them.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)  # KeyboardInterrupt
+    assert INSTALLED, "RabbitMQ is not installed: tests/run installs it"
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # KeyboardInterrupt
     with tempfile.TemporaryDirectory(prefix="orders-") as folder:
         if definitions:
             Path(folder, "definitions.json").write_text(json.dumps(definitions))
@@ -145,7 +139,8 @@ def running_node(definitions: dict | None = None) -> Iterator[Node]:
             yield node
         finally:
             node.end()
+            signal.signal(signal.SIGTERM, before)
 
 
 def connect(url: str) -> pika.BlockingConnection:
-    return pika.BlockingConnection(pika.URLParameters(url))
+    return pika.BlockingConnection(pika.URLParameters(f"{url}?heartbeat=0"))  # it may idle long

@@ -5,7 +5,7 @@ import json
 import pika
 from pika.adapters.blocking_connection import BlockingChannel as Channel
 
-from rig.node import wait_until
+from rig.waiting import wait_until
 
 
 def ids(prefix: str, count: int) -> list[str]:

@@ -7,15 +7,17 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from signal import SIGINT, SIGKILL
 
-from rig.node import DIES_WITH_US, LIMIT, wait_until
+from rig.node import DIES_WITH_US
+from rig.waiting import LIMIT, wait_until, watchers
 
 TESTS = Path(__file__).resolve().parent.parent
 ROOT = TESTS.parent
 PRODUCER, CONSUMER = ROOT / "producer.py", ROOT / "consumer.py"
-PRODUCER_OF_MANY = TESTS / "changed/producer_of_many.py"  # PREFIX COUNT ATTEMPTS
+PRODUCER_OF_MANY = TESTS / "changed/producer_of_many.py"  # PREFIX COUNT
 WORKER = TESTS / "changed/worker.py"  # a consumer
 
 CLOCK = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ", re.M)  # begins each record of a log
@@ -26,23 +28,27 @@ ENVIRONMENT = {  # nothing of the user's
     "PYTHONUNBUFFERED": "1",  # a killed program would lose what it has printed
     "PYTHONWARNINGS": "ignore:BlockingConnection is deprecated",  # as pika 1.5 says
     "PYTHONPATH": f"{TESTS}:{ROOT}",
+    "TZ": "XYZ+11",  # eleven hours behind UTC
+    "SLOWER": os.environ.get("SLOWER", "1"),
 }
 
 
 class Program:
-    """A Python program as a process; it is killed at the end of a `with`.
+    """A Python program as a process, in an empty folder; it is killed at the end of a `with`.
 
     It may log records of level INFO. If `must_say` is given, it must log one that this pattern
-    fits, and may log more of these. If it logs another record, or prints anything, the test fails.
+    fits, and may log more of these. If it says anything else or leaves a file, the test fails.
     """
 
     def __init__(self, path: Path, amqp_url: str, *arguments: object, must_say: str = "") -> None:
         self.name = " ".join(map(str, [path.name, *arguments]))
-        self.must_say = must_say
+        self._must_say = must_say
         self._lines: list[str] = []  # of standard error
         self.printed = b""  # what it has written to standard output, once it has ended
+        self._folder = tempfile.TemporaryDirectory()
         self.process = subprocess.Popen(
             [*DIES_WITH_US, sys.executable, path, *map(str, arguments)],
+            cwd=self._folder.name,
             env={**ENVIRONMENT, "TMPDIR": tempfile.gettempdir(), "AMQP_URL": amqp_url},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -68,50 +74,62 @@ class Program:
         """The records of the log without the clock; one can have several lines."""
         return [record.removesuffix("\n") for record in CLOCK.split(self.log) if record]
 
+    def check(self) -> None:
+        """AssertionError if it has said what it may not say.
+
+        A traceback belongs to the work, or to a mistake: an error of RabbitMQ's is one line.
+        """
+        assert not self.printed, f"{self.name} printed: {self.printed!r}"
+        for record in self.records:
+            first, *more = record.split("\n")
+            expected = self._must_say and re.search(self._must_say, first)
+            assert expected or first.startswith("INFO "), f"{self.name} said: {record}"
+            with_traceback = first.startswith(("ERROR Failed", "ERROR Trying again"))
+            assert with_traceback or not more, f"{self.name} said: {record}"
+
     def __enter__(self) -> "Program":
+        watchers.append(self.check)
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
         self.process.kill()  # if it still runs
         self._reader.join(LIMIT)
+        watchers.remove(self.check)
+        files = os.listdir(self._folder.name)
+        self._folder.cleanup()
         # pytest shows this with a test that failed.
-        logging.info("%s:\n%s", self.name, "\n".join(line[:300] for line in self.log.split("\n")))
+        lines = [line[:300] for line in self.log.split("\n")]
+        logging.info("%s:\n%s", self.name, "\n".join(lines[-100:]))
         if not kind:
-            self._has_ended()
-            assert not self.must_say or self.count(self.must_say), f"{self.name}: {self.must_say!r}"
+            self.check()
+            assert files == [], f"{self.name} left files"
+            assert not self._must_say or self.count(self._must_say), f"not said: {self._must_say}"
 
     def orders(self, said: str) -> list[str]:
         """Return the order_ids in lines such as "Received 'A'"."""
-        return re.findall(rf"(?m)INFO {said} '?([^' \n]*)", self.log)
+        return re.findall(rf"(?m)INFO {said} '?([^', \n]*)", self.log)
 
     def count(self, pattern: str) -> int:
         """Return how many records the pattern fits."""
         return sum(bool(re.search(pattern, record)) for record in self.records)
 
+    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait for a condition; fail at once if this program has ended without it."""
+
+        def met() -> bool:
+            ended = self.has_ended()  # asked first, so that all it said is there
+            found = condition()
+            assert found or not ended, f"{self.name} ended without {what}"
+            return found
+
+        wait_until(met, f"{what} from {self.name}")
+
     def wait_for(self, pattern: str, times: int = 1) -> None:
-        """Wait until so many records fit; fail at once if they cannot come any more."""
+        """Wait until so many records fit."""
+        self.wait_until(lambda: self.count(pattern) >= times, repr(pattern))
 
-        def there() -> bool:
-            ended = self._has_ended()
-            enough = self.count(pattern) >= times
-            assert enough or not ended, f"{self.name} ended without {pattern!r}"
-            return enough
-
-        wait_until(there, f"{pattern!r} from {self.name}")
-
-    def _has_ended(self) -> bool:
-        """Tell whether it has ended. AssertionError if it has said what it may not say.
-
-        A traceback belongs to a failure of the work, and to nothing else.
-        """
-        ended = not self._reader.is_alive()  # asked first, so that all it said is there
-        assert not self.printed, f"{self.name} printed: {self.printed!r}"
-        for record in self.records:
-            first, *more = record.split("\n")
-            expected = self.must_say and re.search(self.must_say, first)
-            assert expected or first.startswith("INFO "), f"{self.name} said: {record}"
-            assert not more or first.startswith("ERROR Failed"), f"{self.name} said: {record}"
-        return ended
+    def has_ended(self) -> bool:
+        return not self._reader.is_alive()
 
     def let_work_end(self) -> None:
         """Let the work on an order that waits (changed/worker.py) go on."""
@@ -119,8 +137,8 @@ class Program:
         self.process.stdin.close()
 
     def wait(self, limit: float = LIMIT) -> int:
-        """Wait for its end, or for what it may not say; return the exit status."""
-        wait_until(self._has_ended, f"{self.name} to end", limit)
+        """Wait for its end; return the exit status."""
+        wait_until(self.has_ended, f"{self.name} to end", limit)
         return self.process.wait()
 
     def kill(self, number: int = SIGKILL) -> None:
