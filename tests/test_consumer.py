@@ -143,7 +143,7 @@ def test_rejected_messages_leave_the_queue_and_are_whole_in_the_log(url, channel
 
     Unless the work puts a part of it into an exception of its own: a traceback shows that.
     """
-    no_orders = [b"hello", order_json("A", amount=True), bytes(range(256)) * 400]
+    no_orders = [b"hello", order_json("A", amount=None), bytes(range(256)) * 400]
     no_orders += [text.encode() for text in CRAFTED]
     refused = [order_json("A", refused=text) for text in ["unknown customer", *CRAFTED]]
     failing = [order_json(text, fails=1) for text in CRAFTED]
