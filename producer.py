@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import signal
-import sys
 import time
 
 import pika
@@ -14,7 +13,6 @@ RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://guest:guest@loc
 QUEUE = "orders"
 # In a durable queue, a persistent message (delivery_mode=2) survives a restart of RabbitMQ.
 PERSISTENT = pika.BasicProperties(delivery_mode=2)
-ATTEMPTS = 30  # with a second's pause, because RabbitMQ needs some seconds to start
 ORDERS = [
     {"order_id": "ORD-001", "customer": "Иван Иванов", "amount": 5000, "status": "pending"},
     {"order_id": "ORD-002", "customer": "Анна Ким", "amount": 1249.5, "status": "pending"},
@@ -60,18 +58,12 @@ def main() -> None:
     # which can hang: RabbitMQ must answer.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     unconfirmed = ORDERS.copy()  # publish() empties this list
-    for attempt in range(1, ATTEMPTS + 1):
+    while unconfirmed:
         try:
             publish(unconfirmed)
         except Exception as error:  # no connection, a wrong password... try again
-            where = f"RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port}"
-            # !r shows the kind of error, too.
-            logging.error(f"{where}, attempt {attempt} of {ATTEMPTS}: {error!r}")
-        if not unconfirmed:
-            return  # all are stored, even if closing the connection has failed
-        time.sleep(1)
-    logging.error(f"Not confirmed: {unconfirmed}")
-    sys.exit(1)
+            logging.error(f"RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port}: {error!r}")
+            time.sleep(1)
 
 
 if __name__ == "__main__":

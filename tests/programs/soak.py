@@ -36,7 +36,7 @@ def soak(node: Node, seconds: float) -> dict[str, int]:
             if time.monotonic() > deadline and faults[STOPPED]:
                 break
             names = [f"P{next(numbers)}" for _ in range(2)]
-            producers = [start(PRODUCER_OF_MANY, name, 1_000, 1_000) for name in names]
+            producers = [start(PRODUCER_OF_MANY, name, 1_000) for name in names]
             time.sleep(random.uniform(0.2, 1.5))
             faults[fault] += 1
             if fault == CONSUMER:
