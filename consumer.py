@@ -73,7 +73,10 @@ def handle_message(channel, method, properties, body: bytes) -> None:
 
 
 def consume_orders() -> None:
-    """Handle messages. Raise an exception if the connection fails, or the queue is deleted."""
+    """Handle messages. Raise an exception if the connection or the channel fails.
+
+    Return if RabbitMQ cancels the consumer, for example because the queue was deleted.
+    """
     with pika.BlockingConnection(RABBITMQ) as connection:
         channel = connection.channel()
         channel.queue_declare(QUEUE, durable=True)
@@ -81,10 +84,8 @@ def consume_orders() -> None:
         channel.basic_qos(prefetch_count=1)
         channel.basic_consume(queue=QUEUE, on_message_callback=handle_message)
         logging.info("Waiting for orders. Ctrl-C ends this; an unfinished order comes again")
-        channel.start_consuming()
-    # start_consuming() returns only if RabbitMQ has cancelled the consumer, for example because
-    # the queue was deleted. After this exception, main() connects again.
-    raise RuntimeError("RabbitMQ has cancelled the consumer: was the queue deleted?")
+        channel.start_consuming()  # returns only if RabbitMQ has cancelled the consumer
+        logging.error("RabbitMQ has cancelled the consumer: was the queue deleted? Reconnecting")
 
 
 def main() -> None:
@@ -96,9 +97,11 @@ def main() -> None:
     while True:
         try:
             consume_orders()
-        except Exception as error:  # no connection, a wrong password... try again
+        except (pika.exceptions.AMQPError, OSError) as error:  # most of pika's errors; unknown host
             logging.error(f"RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port}: {error!r}")
-            time.sleep(1)
+        except Exception:  # whatever else happens, perhaps by our own mistake: keep running
+            logging.exception("Trying again")  # adds the traceback
+        time.sleep(1)
 
 
 if __name__ == "__main__":

@@ -61,8 +61,11 @@ def main() -> None:
     while unconfirmed:
         try:
             publish(unconfirmed)
-        except Exception as error:  # no connection, a wrong password... try again
+        except (pika.exceptions.AMQPError, OSError) as error:  # most of pika's errors; unknown host
             logging.error(f"RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port}: {error!r}")
+            time.sleep(1)
+        except Exception:  # whatever else happens, perhaps by our own mistake: keep running
+            logging.exception("Trying again")  # adds the traceback
             time.sleep(1)
 
 
