@@ -52,9 +52,8 @@ def handle_message(channel, method, properties, body: bytes) -> None:
     try:
         order = parse_order(body)
         order_id = order["order_id"]
-        again = " (redelivered)" if method.redelivered else ""
-        # !r shows a line break as \n: so no order_id can add a line of its own to the log.
-        logging.info(f"Received {order_id!r}{again}")
+        # !r shows a line break as \n. So an order_id cannot fake another line here.
+        logging.info(f"Received {order_id!r}, redelivered: {method.redelivered}")
         process_order(order)
     except InvalidOrder as error:
         logging.error(f"Rejecting ({error!r}): {body!r}")
