@@ -9,7 +9,7 @@ import time
 import pika
 
 # For another RabbitMQ, set the environment variable AMQP_URL: amqp://user:password@host:port
-RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://guest:guest@localhost:5672"))
+RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672"))
 QUEUE = "orders"
 FIELDS = ["order_id", "customer", "amount", "status"]  # every order must have them
 PAUSE = 5  # seconds to wait after a failure, before the order goes back to the queue

@@ -9,7 +9,7 @@ import time
 import pika
 
 # For another RabbitMQ, set the environment variable AMQP_URL: amqp://user:password@host:port
-RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://guest:guest@localhost:5672"))
+RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672"))
 QUEUE = "orders"
 # In a durable queue, a persistent message (delivery_mode=2) survives a restart of RabbitMQ.
 PERSISTENT = pika.BasicProperties(delivery_mode=2)

@@ -36,7 +36,7 @@ def test_connection_is_as_amqp_url_says(script, url, monkeypatch):
     with pytest.raises(KeyboardInterrupt) as caught:
         runpy.run_path(str(script), run_name="__main__")
     (found,) = caught.value.args
-    expected = pika.URLParameters(url or "amqp://guest:guest@localhost:5672")
+    expected = pika.URLParameters(url or "amqp://guest:guest@127.0.0.1:5672")
     for name in {*pika.connection.Parameters.__slots__} - {"_ssl_options"}:
         assert getattr(found, name) == getattr(expected, name), name
     if url:
