@@ -16,7 +16,7 @@ PAUSE = 5  # seconds to wait after a failure, before the order goes back to the 
 
 
 class InvalidOrder(Exception):
-    """The message is not an order, or this order must not be tried again."""
+    """The message is not an order, or process_order() refuses it."""
 
 
 def parse_order(body: bytes) -> dict:
@@ -34,15 +34,15 @@ def parse_order(body: bytes) -> dict:
 
 
 def process_order(order: dict) -> None:
-    """Put your own work here.
+    """Put your own work here (README.md, "For engineers", says more).
 
-    It must take less than a minute: meanwhile pika sends no heartbeats ("I am alive"). After a
-    longer silence, RabbitMQ can close the connection, and the order comes again, each time
-    (README.md, "Your own work").
-
-    If it makes no sense to try the order again (for example, its amount is negative), raise
-    InvalidOrder. After any other exception, RabbitMQ delivers the order again. An order can also
-    come twice, for example after Ctrl-C (README.md, "Once only").
+    - The work and PAUSE together must take less than a minute. Meanwhile, pika sends no heartbeats
+      ("I am alive"). After a longer silence, RabbitMQ can close the connection and deliver the
+      order again.
+    - raise InvalidOrder if the order must not be tried again, for example if its amount is
+      negative. Then RabbitMQ deletes the order. The log shows the whole order.
+    - After any other exception, RabbitMQ delivers the order again.
+    - An order can come twice, for example after Ctrl-C.
     """
     time.sleep(2)
 
@@ -57,15 +57,15 @@ def handle_message(channel, method, properties, body: bytes) -> None:
         process_order(order)
     except InvalidOrder as error:
         logging.error(f"Rejecting ({error!r}): {body!r}")
-        # RabbitMQ deletes the message. README.md, "On a server", says how to keep it instead.
+        # RabbitMQ deletes the message. (README.md, "On a server", sets it up to be kept.)
         channel.basic_reject(delivery_tag=method.delivery_tag, requeue=False)
     except Exception:
         logging.exception(f"Failed: {body!r}")  # adds the traceback
         # The order goes back to the head of the queue, and can come again at once: so wait first.
-        # It comes again until it succeeds. README.md, "On a server", says how to limit this.
+        # This repeats as long as the work fails (README.md, "On a server", sets a limit).
         time.sleep(PAUSE)
         channel.basic_reject(delivery_tag=method.delivery_tag, requeue=True)
-    else:  # no exception
+    else:  # no exception: the work is done
         # Only now RabbitMQ deletes the message. If we die before this, it comes again.
         channel.basic_ack(delivery_tag=method.delivery_tag)
         logging.info(f"Processed {order_id!r}")
@@ -89,14 +89,14 @@ def consume_orders() -> None:
 
 def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level="INFO")
-    logging.getLogger("pika").setLevel("CRITICAL")  # it would log the same errors again
-    # Let Ctrl-C end the program at once. Without this line, it would first close the connection,
-    # which can hang: RabbitMQ must answer.
+    logging.getLogger("pika").setLevel("CRITICAL")  # pika would log the same errors again
+    # Let Ctrl-C end the program at once. Without this line, the `with` would first close the
+    # connection, and wait for RabbitMQ's answer, which may never come.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     while True:
         try:
             consume_orders()
-        except (pika.exceptions.AMQPError, OSError) as error:  # most of pika's errors; unknown host
+        except (pika.exceptions.AMQPError, OSError) as error:  # OSError: e.g. an unknown host
             logging.error(f"RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port}: {error!r}")
         except Exception:  # whatever else happens, perhaps by our own mistake: keep running
             logging.exception("Trying again")  # adds the traceback

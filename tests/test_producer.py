@@ -2,14 +2,15 @@
 
 import json
 from decimal import Decimal
+from signal import SIGINT
 
 import pika
 import pytest
 
 import producer
-from rig.network import CONNECTION_CLOSE, Network, cut
+from rig.network import BASIC_ACK, CONNECTION_CLOSE, Network, cut
 from rig.node import connect
-from rig.orders import SAMPLE_IDS, ids, take_all, take_ids
+from rig.orders import SAMPLE_IDS, ids, put, take_all, take_ids
 from rig.processes import PRODUCER, PRODUCER_OF_MANY, Program, publish
 
 FIVE = """\
@@ -23,6 +24,7 @@ FIVE = """\
 def test_five_orders_are_stored_as_persistent_messages(url, channel):
     process = publish(PRODUCER, url)
     assert process.records == [f"INFO Stored {order_id}" for order_id in SAMPLE_IDS]
+    put(channel)  # RabbitMQ refuses this if the queue is not a durable one
     for expected in FIVE.split("\n"):
         _, properties, body = channel.basic_get("orders", auto_ack=True)
         assert body.decode() == expected
@@ -44,15 +46,24 @@ def test_refused_orders_are_published_again_until_there_is_room(url, channel):
 
 
 def test_order_for_a_deleted_queue_is_published_again(url, channel):
+    """The queue is deleted in the first connection, and in the second one."""
 
     def delete_the_queue():
         with connect(url) as connection:
             connection.channel().queue_delete("orders")
 
-    with Network(url, sent={b"ORD-001": delete_the_queue}) as network:
+    faults = {b"ORD-001": delete_the_queue, b"ORD-003": delete_the_queue}
+    with Network(url, sent=faults) as network:
         process = publish(PRODUCER, network.url, must_say="UnroutableError")
-    assert process.count("ERROR") == 1
-    assert take_ids(channel) == SAMPLE_IDS
+    assert process.count("ERROR") == 2
+    assert take_ids(channel) == SAMPLE_IDS[2:]
+
+
+def test_order_whose_confirmation_is_lost_is_stored_twice(url, channel):
+    with Network(url, answered={BASIC_ACK: cut}) as network:
+        process = publish(PRODUCER, network.url, must_say="RabbitMQ at")
+    assert process.orders("Stored") == SAMPLE_IDS
+    assert take_ids(channel) == [SAMPLE_IDS[0], *SAMPLE_IDS]
 
 
 def test_connection_that_breaks_after_the_last_confirmation_is_not_used_again(url, channel):
@@ -62,13 +73,27 @@ def test_connection_that_breaks_after_the_last_confirmation_is_not_used_again(ur
     assert take_ids(channel) == SAMPLE_IDS
 
 
-@pytest.mark.parametrize("bad", [{"customer": "B"}, {"order_id": "B", "amount": Decimal(5)}])
-def test_publish_takes_orders_out_of_the_list_as_they_are_stored(bad, channel, slept, caplog):
-    """It publishes no order that has no order_id, or that is no JSON."""
+def test_ctrl_c_ends_it_while_it_waits_for_a_confirmation(url, channel):
+    """It waits in silence."""
+    with (
+        Network(url, answered={BASIC_ACK: None}) as network,
+        Program(PRODUCER, network.url) as process,
+    ):
+        process.wait_until(lambda: BASIC_ACK in network.answered, "the first confirmation")
+        process.kill(SIGINT)
+    assert process.log == ""
+    assert take_ids(channel) == SAMPLE_IDS[:1]
+
+
+def test_publish_takes_orders_out_of_the_list_as_they_are_stored(channel, slept, caplog):
+    """The caller gets the exception of an order that has no order_id, or is no JSON."""
     order = {"order_id": "A", "customer": "B", "amount": 5, "status": "new", "items": ["x"]}
-    orders = [order, bad]
-    with pytest.raises((KeyError, TypeError)):
-        producer.publish(orders)
-    assert orders == [bad]
-    assert [json.loads(body) for body in take_all(channel)] == [order]
+    nameless = {"customer": "B"}
+    bad = {"order_id": "C", "amount": Decimal(5)}
+    orders = [order, nameless, bad]
+    for error in [KeyError, TypeError]:
+        with pytest.raises(error):
+            producer.publish(orders)
+        assert orders == [bad]
+    assert [json.loads(body) for body in take_all(channel)] == [order, nameless]
     assert caplog.messages == ["Stored A"]
