@@ -1,7 +1,10 @@
 """What both scripts have to do with RabbitMQ and a user."""
 
+import ast
 import runpy
 import socket
+import sys
+from datetime import UTC, datetime, timedelta, timezone
 from signal import SIGINT, SIGTERM
 
 import pika
@@ -15,7 +18,20 @@ from rig.node import free_port
 from rig.processes import CONSUMER, PRODUCER, Program
 
 each_script = pytest.mark.parametrize("script", [PRODUCER, CONSUMER], ids=["producer", "consumer"])
+ELEVEN_HOURS_BEHIND = timezone(timedelta(hours=-11))  # as processes.py sets the programs' clock
 READY = "Stored ORD-005|Waiting for orders"  # what it says when nothing is wrong
+
+
+@each_script
+def test_script_runs_where_only_pika_is_installed(script):
+    """It can be copied alone."""
+    imports = [
+        node for node in ast.walk(ast.parse(script.read_text("utf-8"))) if hasattr(node, "names")
+    ]
+    modules = {
+        getattr(node, "module", None) or name.name for node in imports for name in node.names
+    }
+    assert modules - {"pika"} <= sys.stdlib_module_names
 
 
 @each_script
@@ -83,6 +99,15 @@ def test_rabbitmq_that_never_answers_is_tried_again(script):
         with Program(script, url, must_say="ERROR Trying again|RabbitMQ at") as process:
             process.wait_for("AMQPConnectorStackTimeout", times=2)
             process.kill(SIGINT)
+
+
+@each_script
+def test_clock_of_the_log_is_the_users(script, url, channel):
+    with Program(script, url) as process:
+        process.wait_for("INFO")
+    said = datetime.strptime(process.log[:23], "%Y-%m-%d %H:%M:%S,%f")
+    clock = said.replace(tzinfo=ELEVEN_HOURS_BEHIND)
+    assert abs(clock - datetime.now(UTC)) < timedelta(minutes=5)
 
 
 class Unknown(Exception):

@@ -12,14 +12,13 @@ tries = Counter[str]()
 def process_order(order: dict) -> None:
     """Take no time, and log it, unless the order says something else.
 
-    "waits": until the test closes standard input. "exits": by sys.exit(3). "fails": so many times,
-    in this process. "refused": why it is refused for good.
+    "waits": until the test closes standard input. "fails": so many times, in this process.
+    "refused": why it is refused for good.
     """
+    logging.debug("nobody wants to see this")
     tries[order["order_id"]] += 1
     if "waits" in order:
         sys.stdin.read()
-    if "exits" in order:
-        sys.exit(3)
     if tries[order["order_id"]] <= order.get("fails", 0):
         raise Exception("the card was declined")
     if "refused" in order:
