@@ -4,6 +4,8 @@ import contextlib
 import re
 import sqlite3
 
+import yaml
+
 from rig.orders import SAMPLE_IDS, counts, order_json, put
 from rig.processes import ROOT, TESTS, Program, consume
 from rig.waiting import LIMIT
@@ -26,11 +28,21 @@ def test_once_only_stores_each_result_once(url, channel, tmp_path):
 
 def test_docker_compose_keeps_the_orders_and_lets_no_other_computer_in():
     """RabbitMQ's folder is named after the host. Docker's image lets guest in from anywhere."""
-    lines = [line.strip() for line in (ROOT / "docker-compose.yml").read_text().splitlines()]
-    assert {"hostname: rabbitmq", "- rabbitmq-data:/var/lib/rabbitmq"} <= {*lines}
-    assert any(re.match(r"image: rabbitmq:[\d.]+-management\b", line) for line in lines)
-    ports = [line for line in lines if "5672:" in line]
-    assert ports == ['- "127.0.0.1:5672:5672"', '- "127.0.0.1:15672:15672"']
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
+    assert {*compose} == {"services", "volumes"}
+    (service,) = compose["services"].values()
+    settings = ["image", "hostname", "volumes", "ports", "restart", "stop_grace_period"]
+    assert {*service} == {*settings, "healthcheck"}
+    assert re.fullmatch(r"rabbitmq:4\.\d+-management", service["image"])
+    assert service["hostname"] == "rabbitmq", "another one would not find the orders"
+    assert service["volumes"] == ["rabbitmq-data:/var/lib/rabbitmq"]
+    assert compose["volumes"] == {"rabbitmq-data": None}
+    assert service["ports"] == ["127.0.0.1:5672:5672", "127.0.0.1:15672:15672"]
+    assert service["restart"] == "unless-stopped"
+    assert service["stop_grace_period"] == "1m"
+    check = ["CMD", "rabbitmq-diagnostics", "-q", "check_port_connectivity"]
+    often = {"interval": "10s", "timeout": "10s", "retries": 12}
+    assert service["healthcheck"] == {"test": check, **often}
 
 
 def test_demo_shows_five_orders_and_leaves_a_users_rabbitmq_alone(url, channel):
