@@ -6,8 +6,8 @@ import sqlite3
 
 import yaml
 
-from rig.orders import SAMPLE_IDS, counts, order_json, put
-from rig.processes import ROOT, TESTS, Program, consume
+from rig.orders import SAMPLE_IDS, counts, order_json, put, take_ids
+from rig.processes import ROOT, TESTS, Program, consume, publish
 from rig.waiting import LIMIT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,6 +24,15 @@ def test_once_only_stores_each_result_once(url, channel, tmp_path):
     with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as database:
         invoices = list(database.execute("SELECT * FROM invoices"))
     assert invoices == [("A", "1249.5"), ("B", "5")]
+
+
+def test_publish_is_called_as_shown(url, channel, tmp_path):
+    (code,) = re.findall(r"### Publishing.*?```python\n(.*?)```", README, re.S)
+    script = tmp_path / "publishing.py"
+    check = "import signal\nassert signal.getsignal(signal.SIGINT) != signal.SIG_DFL\n"
+    script.write_text(code + check)
+    assert publish(script, url).log == "", "publish() changes neither logs nor signals"
+    assert take_ids(channel) == ["A-1"]
 
 
 def test_docker_compose_keeps_the_orders_and_lets_no_other_computer_in():
