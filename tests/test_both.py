@@ -35,8 +35,10 @@ def test_script_runs_where_only_pika_is_installed(script):
 
 
 @each_script
-@pytest.mark.parametrize("url", [None, "amqps://shop:%2F@rabbitmq.example:5/%2F?heartbeat=600"])
-def test_connection_is_as_amqp_url_says(script, url, monkeypatch):
+@pytest.mark.parametrize(
+    "amqp_url", [None, "amqps://shop:%2F@rabbitmq.example:5/%2F?heartbeat=600"]
+)
+def test_connection_is_as_amqp_url_says(script, amqp_url, monkeypatch):
     """Without AMQP_URL, to what docker-compose.yml starts. All limits are as pika has them."""
 
     def connect(connection, parameters):
@@ -47,15 +49,15 @@ def test_connection_is_as_amqp_url_says(script, url, monkeypatch):
     monkeypatch.setattr("pika.BlockingConnection.__init__", connect)
     monkeypatch.setattr("signal.signal", lambda number, reaction: None)
     monkeypatch.delenv("AMQP_URL")
-    if url:
-        monkeypatch.setenv("AMQP_URL", url)
+    if amqp_url:
+        monkeypatch.setenv("AMQP_URL", amqp_url)
     with pytest.raises(KeyboardInterrupt) as caught:
         runpy.run_path(str(script), run_name="__main__")
     (found,) = caught.value.args
-    expected = pika.URLParameters(url or "amqp://guest:guest@127.0.0.1:5672")
+    expected = pika.URLParameters(amqp_url or "amqp://guest:guest@127.0.0.1:5672")
     for name in {*pika.connection.Parameters.__slots__} - {"_ssl_options"}:
         assert getattr(found, name) == getattr(expected, name), name
-    if url:
+    if amqp_url:
         assert found.ssl_options.context.check_hostname
 
 

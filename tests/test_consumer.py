@@ -11,8 +11,8 @@ from pika.exceptions import AMQPError, ChannelWrongStateError
 
 import consumer
 from rig.network import CONNECTION_CLOSE, CONSUME_OK, HEARTBEAT, Network
-from rig.orders import counts, order_json, put, wait_for
-from rig.processes import CONSUMER, WORKER, Program, consume
+from rig.orders import counts, order_json, put, wait_for_ready
+from rig.processes import CONSUMER, WORKER, Program, run_consumer
 
 
 class Unknown(Exception):
@@ -42,7 +42,7 @@ def test_log_tells_what_happens_to_each_order(url, channel):
     """An order whose work fails is tried until it succeeds."""
     body = order_json("ЗАКАЗ-Ж", fails=1)
     put(channel, b"hello", body, order_json("B"))
-    process = consume(WORKER, url, until="Processed 'B'", must_say="Rejecting|Failed")
+    process = run_consumer(WORKER, url, until="Processed 'B'", must_say="Rejecting|Failed")
     assert [record.split("\n")[0] for record in process.records] == [
         "INFO Waiting for orders. Ctrl-C ends this; an unfinished order comes again",
         "ERROR Rejecting (InvalidOrder('unreadable JSON: "
@@ -57,7 +57,7 @@ def test_log_tells_what_happens_to_each_order(url, channel):
         "INFO Processed 'B'",
     ]
     assert process.count("(?s)Traceback.*process_order.*Exception: the card was declined$") == 1
-    wait_for(channel, 0)
+    wait_for_ready(channel, 0)
 
 
 def test_free_consumer_gets_the_next_order(url, channel):
@@ -66,7 +66,7 @@ def test_free_consumer_gets_the_next_order(url, channel):
         put(channel, order_json("A", waits=True))
         busy.wait_for("Received 'A'")
         put(channel, *map(order_json, "BCDE"))
-        free = consume(WORKER, url, until="Processed 'E'")
+        free = run_consumer(WORKER, url, until="Processed 'E'")
         assert free.orders("Processed") == ["B", "C", "D", "E"]
         busy.let_work_end()
         busy.wait_for("Processed 'A'")
@@ -131,7 +131,7 @@ def test_order_of_a_consumer_that_ends_is_redelivered(url, channel, number):
     with Program(WORKER, url) as victim:
         victim.wait_for("Received 'A'")
         victim.kill(number)
-    wait_for(channel, 2)
+    wait_for_ready(channel, 2)
     with Program(WORKER, url) as another:
         another.let_work_end()
         another.wait_for("Processed 'B'")
@@ -157,7 +157,7 @@ def test_failed_order_goes_back_after_a_pause(kind, channel, in_process, monkeyp
     put(channel, body)
     for _ in ["new", "redelivered"]:
         consumer.handle_message(channel, *channel.basic_get("orders"))
-        wait_for(channel, 1)
+        wait_for_ready(channel, 1)
     assert slept == [(5, 0, f"Failed: {body!r}")] * 2, "told, and not back before the pause"
     told = caplog.records[-1]
     assert told.levelname == "ERROR" and told.exc_info[0] is kind
@@ -167,11 +167,11 @@ def test_rejected_messages_leave_the_queue_and_are_whole_in_the_log(url, channel
     no_orders = [b"hello", order_json("A", amount=None), bytes(range(256)) * 8]
     refused = [order_json("A", refused="unknown customer", items=["x" * 10_000])]
     put(channel, *no_orders, *refused, order_json("B"))
-    process = consume(WORKER, url, until="Processed 'B'", must_say="Rejecting")
+    process = run_consumer(WORKER, url, until="Processed 'B'", must_say="Rejecting")
     bodies = re.findall(r"ERROR Rejecting \(InvalidOrder\(.+?\)\): (b['\"].*)\n", process.log)
     assert bodies == [repr(body) for body in no_orders + refused]
     assert process.count(r"InvalidOrder\('unknown customer'\)") == 1
-    wait_for(channel, 0)
+    wait_for_ready(channel, 0)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_no_message_forges_a_line_of_the_log_or_steers_the_terminal(text, url, c
     """Unless the work puts a part of it into an exception of its own: a traceback shows that."""
     put(channel, text.encode(), order_json("A", refused=text), order_json(text, fails=1))
     put(channel, order_json("B"))
-    process = consume(WORKER, url, until="Processed 'B'", must_say="Rejecting|Failed")
+    process = run_consumer(WORKER, url, until="Processed 'B'", must_say="Rejecting|Failed")
     said = " ".join(record.split()[1] for record in process.records)
     done = "Received Worked Processed"
     assert said == f"Waiting Rejecting Received Rejecting Received Failed: {done} {done}"

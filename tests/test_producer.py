@@ -11,7 +11,7 @@ import producer
 from rig.network import BASIC_ACK, CONNECTION_CLOSE, Network, cut
 from rig.node import connect
 from rig.orders import SAMPLE_IDS, ids, put, take_all, take_ids
-from rig.processes import PRODUCER, PRODUCER_OF_MANY, Program, publish
+from rig.processes import PRODUCER, PRODUCER_OF_MANY, Program, run_producer
 
 FIVE = """\
 {"order_id": "ORD-001", "customer": "Иван Иванов", "amount": 5000, "status": "pending"}
@@ -22,7 +22,7 @@ FIVE = """\
 
 
 def test_five_orders_are_stored_as_persistent_messages(url, channel):
-    process = publish(PRODUCER, url)
+    process = run_producer(PRODUCER, url)
     assert process.records == [f"INFO Stored {order_id}" for order_id in SAMPLE_IDS]
     put(channel)  # RabbitMQ refuses this if the queue is not a durable one
     for expected in FIVE.split("\n"):
@@ -54,21 +54,21 @@ def test_order_for_a_deleted_queue_is_published_again(url, channel):
 
     faults = {b"ORD-001": delete_the_queue, b"ORD-003": delete_the_queue}
     with Network(url, sent=faults) as network:
-        process = publish(PRODUCER, network.url, must_say="UnroutableError")
+        process = run_producer(PRODUCER, network.url, must_say="UnroutableError")
     assert process.count("ERROR") == 2
     assert take_ids(channel) == SAMPLE_IDS[2:]
 
 
 def test_order_whose_confirmation_is_lost_is_stored_twice(url, channel):
     with Network(url, answered={BASIC_ACK: cut}) as network:
-        process = publish(PRODUCER, network.url, must_say="RabbitMQ at")
+        process = run_producer(PRODUCER, network.url, must_say="RabbitMQ at")
     assert process.orders("Stored") == SAMPLE_IDS
     assert take_ids(channel) == [SAMPLE_IDS[0], *SAMPLE_IDS]
 
 
 def test_connection_that_breaks_after_the_last_confirmation_is_not_used_again(url, channel):
     with Network(url, sent={CONNECTION_CLOSE: cut}) as network:
-        publish(PRODUCER, network.url, must_say="StreamLostError")
+        run_producer(PRODUCER, network.url, must_say="StreamLostError")
         assert network.sent.count(b"AMQP") == 1, "it connects once"
     assert take_ids(channel) == SAMPLE_IDS
 

@@ -7,7 +7,7 @@ import sqlite3
 import yaml
 
 from rig.orders import SAMPLE_IDS, counts, order_json, put, take_ids
-from rig.processes import ROOT, TESTS, Program, consume, publish
+from rig.processes import ROOT, TESTS, Program, run_consumer, run_producer
 from rig.waiting import LIMIT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -20,7 +20,7 @@ def test_once_only_stores_each_result_once(url, channel, tmp_path):
     run = "consumer.process_order = process_order\nconsumer.main()\n"
     script.write_text(f"import consumer\n{code}\n{run}")
     put(channel, order_json("A"), order_json("A", amount=5), order_json("B", amount=5))
-    assert consume(script, url, until="Processed 'B'").orders("Processed") == ["A", "A", "B"]
+    assert run_consumer(script, url, until="Processed 'B'").orders("Processed") == ["A", "A", "B"]
     with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as database:
         invoices = list(database.execute("SELECT * FROM invoices"))
     assert invoices == [("A", "1249.5"), ("B", "5")]
@@ -31,7 +31,7 @@ def test_publish_is_called_as_shown(url, channel, tmp_path):
     script = tmp_path / "publishing.py"
     check = "import signal\nassert signal.getsignal(signal.SIGINT) != signal.SIG_DFL\n"
     script.write_text(code + check)
-    assert publish(script, url).log == "", "publish() changes neither logs nor signals"
+    assert run_producer(script, url).log == "", "run_producer() changes neither logs nor signals"
     assert take_ids(channel) == ["A-1"]
 
 

@@ -12,8 +12,17 @@ from pika.adapters.blocking_connection import BlockingChannel as Channel
 from pika.exceptions import ProbableAuthenticationError
 
 from rig.node import Node, connect, log_end, running_node
-from rig.orders import SAMPLE_IDS, order_json, put, take_all, take_ids, wait_for
-from rig.processes import ENVIRONMENT, PRODUCER, ROOT, TESTS, WORKER, Program, consume, publish
+from rig.orders import SAMPLE_IDS, order_json, put, take_all, take_ids, wait_for_ready
+from rig.processes import (
+    ENVIRONMENT,
+    PRODUCER,
+    ROOT,
+    TESTS,
+    WORKER,
+    Program,
+    run_consumer,
+    run_producer,
+)
 from rig.waiting import wait_until
 
 PAGE = (TESTS / "server.md").read_text(encoding="utf-8")
@@ -68,10 +77,10 @@ def shop(server: Node) -> Iterator[Channel]:
 
 def test_pages_test_shows_what_the_page_says(server, shop):
     """Five orders are processed, one is rejected and kept, then deleted. It is all quorum."""
-    publish(PRODUCER, server.url(*SHOP))
+    run_producer(PRODUCER, server.url(*SHOP))
     python(server, "python3 -c 'from producer import publish")
     with Program(WORKER, server.url(*SHOP), must_say="Rejecting") as consumer:
-        wait_for(shop, 1, "orders.dead")
+        wait_for_ready(shop, 1, "orders.dead")
     assert consumer.orders("Processed") == SAMPLE_IDS
     (words,) = commands("rabbitmqctl list_queues -p shop name type")
     rows = [row.split()[:3] for row in server.command(*words).splitlines()]
@@ -80,14 +89,14 @@ def test_pages_test_shows_what_the_page_says(server, shop):
     with pytest.raises(ProbableAuthenticationError):
         connect(server.url("shop"))  # as guest
     server.command(*re.findall("`(rabbitmqctl purge_queue .*?)`", PAGE)[0].split())
-    wait_for(shop, 0, "orders.dead")
+    wait_for_ready(shop, 0, "orders.dead")
 
 
 def test_rejected_messages_are_kept_byte_for_byte(server, shop):
     bodies = [bytes(range(256)) * 40, order_json("A", refused="unknown customer")]
     put(shop, *bodies, order_json("B"))
-    consume(WORKER, server.url(*SHOP), until="Processed 'B'", must_say="Rejecting")
-    wait_for(shop, 2, "orders.dead")
+    run_consumer(WORKER, server.url(*SHOP), until="Processed 'B'", must_say="Rejecting")
+    wait_for_ready(shop, 2, "orders.dead")
     assert take_all(shop, "orders.dead") == bodies
 
 
@@ -96,7 +105,7 @@ def test_order_that_always_fails_is_dead_after_21_tries(server, shop):
     with Program(WORKER, server.url(*SHOP), must_say="^ERROR Failed: .*FAILS") as consumer:
         consumer.wait_for("Processed 'B'")
         wait_until(lambda: consumer.count("Received 'FAILS'") == 21, "21 tries")
-        wait_for(shop, 1, "orders.dead")
+        wait_for_ready(shop, 1, "orders.dead")
     received = consumer.orders("Received")
     assert received.count("FAILS") == 21
     assert not delays(server) or received[1] == "B", "from 4.3.1 on, others go first"
@@ -108,12 +117,12 @@ def test_dead_letter_that_is_looked_at_is_kept(server, shop):
     """RabbitMQ 4 deletes what is given back more often than its queue's limit, by default 20."""
     shop.basic_publish("", "orders.dead", b"A")
     for _ in range(30):
-        wait_for(shop, 1, "orders.dead")
+        wait_for_ready(shop, 1, "orders.dead")
         method, _, _ = shop.basic_get("orders.dead")
         shop.basic_reject(method.delivery_tag, requeue=True)
-    wait_for(shop, 1, "orders.dead")
+    wait_for_ready(shop, 1, "orders.dead")
     python(server, "python3 -c 'import pika, producer; print")
-    wait_for(shop, 1, "orders.dead")
+    wait_for_ready(shop, 1, "orders.dead")
 
 
 @pytest.mark.weekly
@@ -122,13 +131,13 @@ def test_shovel_publishes_dead_letters_again(server, shop):
     put(shop)
     for body in bodies:
         shop.basic_publish("", "orders.dead", body)
-    wait_for(shop, 2, "orders.dead")
+    wait_for_ready(shop, 2, "orders.dead")
     try:
         for words in commands("rabbitmq-plugins") + commands("rabbitmqctl set_parameter"):
             server.command(*words)
-        wait_for(shop, 2)
+        wait_for_ready(shop, 2)
         assert take_all(shop) == bodies
-        wait_for(shop, 0, "orders.dead")
+        wait_for_ready(shop, 0, "orders.dead")
         parameters = ["rabbitmqctl", "list_parameters", "-p", "shop"]
         wait_until(lambda: "again" not in server.command(*parameters), "it removes itself")
     finally:

@@ -16,7 +16,7 @@ import pika
 
 from rig.node import Node, connect, free_port, running_node
 from rig.orders import SAMPLE_IDS, counts, order_json, put
-from rig.processes import CONSUMER, PRODUCER, ROOT, Program, publish
+from rig.processes import CONSUMER, PRODUCER, ROOT, Program, run_producer
 from rig.waiting import wait_until
 
 WRONG_ACK = Path(__file__).with_name("wrong_ack.py")
@@ -99,7 +99,7 @@ def queue(node: Node, away: int) -> list[float]:
         if not away:
             consumer = stack.enter_context(start_consumer(node))
         begin = time.monotonic()
-        publish(PRODUCER, node.url())
+        run_producer(PRODUCER, node.url())
         free = time.monotonic() - begin
         if away:
             time.sleep(away - free)

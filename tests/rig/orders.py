@@ -36,7 +36,7 @@ def counts(channel: Channel, queue: str = "orders") -> tuple[int, int]:
     return found.message_count, found.consumer_count
 
 
-def wait_for(channel: Channel, ready: int, queue: str = "orders") -> None:
+def wait_for_ready(channel: Channel, ready: int, queue: str = "orders") -> None:
     """Wait until so many messages wait in the queue, and it has no consumer."""
     wait_until(lambda: counts(channel, queue) == (ready, 0), f"{ready} messages in {queue}")
 

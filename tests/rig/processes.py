@@ -148,7 +148,7 @@ class Program:
         assert status == -number, f"{self.name} ended with status {status}"
 
 
-def consume(path: Path, amqp_url: str, until: str, must_say: str = "") -> Program:
+def run_consumer(path: Path, amqp_url: str, until: str, must_say: str = "") -> Program:
     """Run a consumer until it says something."""
     with Program(path, amqp_url, must_say=must_say) as program:
         program.wait_for(until)
@@ -156,7 +156,7 @@ def consume(path: Path, amqp_url: str, until: str, must_say: str = "") -> Progra
     return program
 
 
-def publish(path: Path, amqp_url: str, *arguments: object, must_say: str = "") -> Program:
+def run_producer(path: Path, amqp_url: str, *arguments: object, must_say: str = "") -> Program:
     """Run a producer to its good end."""
     with Program(path, amqp_url, *arguments, must_say=must_say) as program:
         assert program.wait() == 0
