@@ -23,7 +23,7 @@ from rig.processes import (
     run_consumer,
     run_producer,
 )
-from rig.waiting import wait_until
+from rig.waiting import LIMIT, wait_until
 
 PAGE = (TESTS / "server.md").read_text(encoding="utf-8")
 
@@ -49,7 +49,7 @@ def python(node, pattern):
     """Run a Python line of the page, as its user."""
     ((_, *words),) = commands(pattern)
     environment = {**ENVIRONMENT, "AMQP_URL": node.url(*SHOP)}
-    subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, check=True)
+    subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, check=True, timeout=LIMIT)
 
 
 @pytest.fixture(scope="module")

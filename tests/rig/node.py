@@ -113,7 +113,9 @@ class Node:
     def command(self, program: str, *arguments: str) -> str:
         """Return what one of RabbitMQ's commands prints (it costs a second or two)."""
         command = [program, "-q", "-n", self.name, *arguments]
-        return subprocess.check_output(command, cwd=self.folder, env=self.environment, text=True)
+        return subprocess.check_output(
+            command, cwd=self.folder, env=self.environment, text=True, timeout=3 * LIMIT
+        )
 
     def url(self, vhost: str = "", user: str = "guest:guest") -> str:
         """Return an AMQP URL of the node; `user` with the password."""
