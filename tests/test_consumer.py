@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from json import JSONDecodeError
 from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGTERM
@@ -23,7 +24,7 @@ class Mixed(ConnectionError, TimeoutError, KeyError, JSONDecodeError, RecursionE
     """Whichever of these an `except` names, it catches this."""
 
 
-@pytest.mark.parametrize("amount", [5000, 0])
+@pytest.mark.parametrize("amount", [10**9, 0, -3, "12.50"])
 def test_work_is_two_seconds_on_the_whole_order(amount, channel, slept, monkeypatch):
     """Beside the work, nothing takes time."""
     worked_on = []
@@ -137,6 +138,16 @@ def test_order_of_a_consumer_that_ends_is_redelivered(url, channel, number):
         another.wait_for("Processed 'B'")
     assert another.count("^INFO Received 'A', redelivered: True$") == 1
     assert another.orders("Processed") == ["A", "B"]
+
+
+def test_work_can_end_the_consumer(channel, slept, monkeypatch):
+    """It raises SystemExit: the order stays with RabbitMQ, unanswered."""
+    monkeypatch.setattr(consumer, "process_order", sys.exit)
+    put(channel, order_json("A"))
+    with pytest.raises(SystemExit):
+        consumer.handle_message(channel, *channel.basic_get("orders"))
+    channel.basic_recover(requeue=True)
+    wait_for_ready(channel, 1)
 
 
 @pytest.mark.parametrize("kind", [Unknown, Mixed])
