@@ -14,10 +14,7 @@ import consumer
 from rig.network import CONNECTION_CLOSE, CONSUME_OK, HEARTBEAT, Network
 from rig.orders import counts, order_json, put, wait_for_ready
 from rig.processes import CONSUMER, WORKER, Program, run_consumer
-
-
-class Unknown(Exception):
-    """No list of exceptions names this."""
+from rig.waiting import LIMIT
 
 
 class Mixed(ConnectionError, TimeoutError, KeyError, JSONDecodeError, RecursionError, AMQPError):
@@ -74,8 +71,11 @@ def test_free_consumer_gets_the_next_order(url, channel):
 
 
 def test_idle_consumer_stays_connected_and_says_nothing(url, channel):
-    """It is watched until pika has sent two heartbeats, which takes four seconds."""
-    with Network(url) as network, Program(CONSUMER, f"{network.url}?heartbeat=4") as process:
+    """It is watched until pika has sent two heartbeats, which it does every two seconds."""
+    with (
+        Network(url) as network,
+        Program(CONSUMER, f"{network.url}?heartbeat={LIMIT // 5:.0f}") as process,
+    ):
         process.wait_for("Waiting for orders")
         states = []
 
@@ -150,7 +150,7 @@ def test_work_can_end_the_consumer(channel, slept, monkeypatch):
     wait_for_ready(channel, 1)
 
 
-@pytest.mark.parametrize("kind", [Unknown, Mixed])
+@pytest.mark.parametrize("kind", [Exception, Mixed])
 def test_failed_order_goes_back_after_a_pause(kind, channel, in_process, monkeypatch, caplog):
     """It goes by basic_reject: RabbitMQ 4.3 does not count what comes back by basic_nack."""
     slept = []

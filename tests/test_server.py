@@ -13,16 +13,7 @@ from pika.exceptions import ProbableAuthenticationError
 
 from rig.node import Node, connect, log_end, running_node
 from rig.orders import SAMPLE_IDS, order_json, put, take_all, take_ids, wait_for_ready
-from rig.processes import (
-    ENVIRONMENT,
-    PRODUCER,
-    ROOT,
-    TESTS,
-    WORKER,
-    Program,
-    run_consumer,
-    run_producer,
-)
+from rig.processes import ENVIRONMENT, PRODUCER, ROOT, TESTS, WORKER, Program, run_producer
 from rig.waiting import LIMIT, wait_until
 
 PAGE = (TESTS / "server.md").read_text(encoding="utf-8")
@@ -90,14 +81,6 @@ def test_pages_test_shows_what_the_page_says(server, shop):
         connect(server.url("shop"))  # as guest
     server.command(*re.findall("`(rabbitmqctl purge_queue .*?)`", PAGE)[0].split())
     wait_for_ready(shop, 0, "orders.dead")
-
-
-def test_rejected_messages_are_kept_byte_for_byte(server, shop):
-    bodies = [bytes(range(256)) * 40, order_json("A", refused="unknown customer")]
-    put(shop, *bodies, order_json("B"))
-    run_consumer(WORKER, server.url(*SHOP), until="Processed 'B'", must_say="Rejecting")
-    wait_for_ready(shop, 2, "orders.dead")
-    assert take_all(shop, "orders.dead") == bodies
 
 
 def test_order_that_always_fails_is_dead_after_21_tries(server, shop):
