@@ -27,8 +27,8 @@ class Network(socketserver.ThreadingTCPServer):
     """Pass on what clients send to the RabbitMQ at `url`, and what it answers.
 
     When bytes of `sent` or `answered` come for the first time, their fault is called before they
-    are passed on; None keeps them back for ever. If a fault raises an exception, so does the end of
-    the `with`, which comes when no client is left.
+    are passed on; None keeps them back for ever. A fault that raises OSError cuts the connection.
+    Any other exception is raised by the end of the `with`, which comes when no client is left.
     """
 
     def __init__(

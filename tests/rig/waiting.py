@@ -16,5 +16,5 @@ def wait_until(condition: Callable[[], object], what: object, limit: float = LIM
     while not condition():
         for watch in watchers:
             watch()
-        assert monotonic() < deadline, f"waited {limit:.0f} s in vain: {what}"
+        assert monotonic() < deadline, f"waited {limit:.0f} s (SLOWER=3: longer): {what}"
         sleep(0.02)
