@@ -61,7 +61,7 @@ def test_other_kind_of_queue_is_told_until_it_is_deleted(script, url, channel):
     """Each connection is closed before the next one."""
     channel.queue_declare("orders", durable=True, arguments={"x-max-priority": 5})
     with Network(url) as network, Program(script, network.url, must_say="PRECONDITION") as process:
-        process.wait_for("PRECONDITION_FAILED", times=3)
+        process.wait_for("PRECONDITION_FAILED - inequivalent arg", times=3)
         assert network.sent.count(CONNECTION_CLOSE) >= 2
         assert process.count(READY) == 0
         channel.queue_delete("orders")
