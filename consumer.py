@@ -36,9 +36,8 @@ def parse_order(body: bytes) -> dict:
 def process_order(order: dict) -> None:
     """Put your own work here (README.md, "For engineers", says more).
 
-    - The work and PAUSE together must take less than a minute. Meanwhile, pika sends no heartbeats
-      ("I am alive"). After a longer silence, RabbitMQ can close the connection and deliver the
-      order again.
+    - The work and PAUSE together must take less than a minute: meanwhile, pika sends no heartbeats
+      ("I am alive"). Otherwise, RabbitMQ can close the connection and deliver the order again.
     - raise InvalidOrder if the order must not be tried again, for example if its amount is
       negative. Then RabbitMQ deletes the order. The log shows the whole order.
     - After any other exception, RabbitMQ delivers the order again.
@@ -52,12 +51,12 @@ def handle_message(channel, method, properties, body: bytes) -> None:
     try:
         order = parse_order(body)
         order_id = order["order_id"]
-        # !r shows a line break as \n. So an order_id cannot fake another line here.
+        # !r shows a line break as \n, so that this stays one line of the log.
         logging.info(f"Received {order_id!r}, redelivered: {method.redelivered}")
         process_order(order)
     except InvalidOrder as error:
         logging.error(f"Rejecting ({error!r}): {body!r}")
-        # RabbitMQ deletes the message. (README.md, "On a server", sets it up to be kept.)
+        # RabbitMQ deletes the message. (README.md, "On a server", shows how to keep it.)
         channel.basic_reject(delivery_tag=method.delivery_tag, requeue=False)
     except Exception:
         logging.exception(f"Failed: {body!r}")  # adds the traceback
@@ -65,7 +64,7 @@ def handle_message(channel, method, properties, body: bytes) -> None:
         # This repeats as long as the work fails (README.md, "On a server", sets a limit).
         time.sleep(PAUSE)
         channel.basic_reject(delivery_tag=method.delivery_tag, requeue=True)
-    else:  # no exception: the work is done
+    else:  # not inside the try: if basic_ack() fails, the work has not failed
         # Only now RabbitMQ deletes the message. If we die before this, it comes again.
         channel.basic_ack(delivery_tag=method.delivery_tag)
         logging.info(f"Processed {order_id!r}")
@@ -74,7 +73,7 @@ def handle_message(channel, method, properties, body: bytes) -> None:
 def consume_orders() -> None:
     """Handle messages. Raise an exception if the connection or the channel fails.
 
-    Return if RabbitMQ cancels the consumer, for example because the queue was deleted.
+    Return if RabbitMQ ends the subscription, for example because the queue was deleted.
     """
     with pika.BlockingConnection(RABBITMQ) as connection:
         channel = connection.channel()
@@ -83,22 +82,23 @@ def consume_orders() -> None:
         channel.basic_qos(prefetch_count=1)
         channel.basic_consume(queue=QUEUE, on_message_callback=handle_message)
         logging.info("Waiting for orders. Ctrl-C ends this; an unfinished order comes again")
-        channel.start_consuming()  # returns only if RabbitMQ has cancelled the consumer
-        logging.error("RabbitMQ has cancelled the consumer: was the queue deleted? Reconnecting")
+        channel.start_consuming()  # returns only if RabbitMQ has ended the subscription
+        logging.error("RabbitMQ has ended the subscription: was the queue deleted? Reconnecting")
 
 
 def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level="INFO")
     logging.getLogger("pika").setLevel("CRITICAL")  # pika would log the same errors again
-    # Let Ctrl-C end the program at once. Without this line, the `with` would first close the
-    # connection, and wait for RabbitMQ's answer, which may never come.
+    # Let the operating system end the program at Ctrl-C (SIG_DFL). With Python's KeyboardInterrupt,
+    # the `with` would first close the connection, and wait for an answer that may never come.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     while True:
         try:
             consume_orders()
-        except (pika.exceptions.AMQPError, OSError) as error:  # OSError: e.g. an unknown host
+        except (pika.exceptions.AMQPError, OSError) as error:
+            # From RabbitMQ, or from the network (an unknown host). !r adds the error's name.
             logging.error(f"RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port}: {error!r}")
-        except Exception:  # whatever else happens, perhaps by our own mistake: keep running
+        except Exception:  # anything else, e.g. RabbitMQ does not answer, or we made a mistake
             logging.exception("Trying again")  # adds the traceback
         time.sleep(1)
 

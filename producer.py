@@ -23,10 +23,9 @@ ORDERS = [
 def publish(orders: list) -> None:
     """Publish the orders. Remove each from the list as soon as RabbitMQ has confirmed it.
 
-    After an exception, the orders that are not confirmed are still in the list: call publish()
-    again with the same list. An order can be stored twice: the connection breaks before the
-    confirmation arrives, and the next call publishes the order again. If RabbitMQ has too little
-    memory or disk space, publish() waits until it has more, and logs nothing.
+    After an exception, call publish() again with the same list: it holds what is not confirmed.
+    An order can be stored twice, if the connection breaks before the confirmation arrives. While
+    RabbitMQ has too little memory or disk space, publish() waits, and logs nothing.
     """
     with pika.BlockingConnection(RABBITMQ) as connection:
         channel = connection.channel()
@@ -42,7 +41,7 @@ def publish(orders: list) -> None:
                 body=json.dumps(order, ensure_ascii=False),  # "Иван", not "\u0418..."
                 # 2 is persistent: in a durable queue, the order survives a restart of RabbitMQ.
                 properties=pika.BasicProperties(delivery_mode=2),
-                # If the queue has been deleted, RabbitMQ drops the order, and still confirms it.
+                # If somebody has deleted the queue, RabbitMQ drops the order, but confirms it.
                 # mandatory=True turns this into an exception.
                 mandatory=True,
             )
@@ -53,17 +52,18 @@ def publish(orders: list) -> None:
 def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level="INFO")
     logging.getLogger("pika").setLevel("CRITICAL")  # pika would log the same errors again
-    # Let Ctrl-C end the program at once. Without this line, the `with` would first close the
-    # connection, and wait for RabbitMQ's answer, which may never come.
+    # Let the operating system end the program at Ctrl-C (SIG_DFL). With Python's KeyboardInterrupt,
+    # the `with` would first close the connection, and wait for an answer that may never come.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     unconfirmed = ORDERS.copy()  # publish() empties this list
     while unconfirmed:
         try:
             publish(unconfirmed)
-        except (pika.exceptions.AMQPError, OSError) as error:  # OSError: e.g. an unknown host
+        except (pika.exceptions.AMQPError, OSError) as error:
+            # From RabbitMQ, or from the network (an unknown host). !r adds the error's name.
             logging.error(f"RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port}: {error!r}")
             time.sleep(1)
-        except Exception:  # whatever else happens, perhaps by our own mistake: keep running
+        except Exception:  # anything else, e.g. RabbitMQ does not answer, or we made a mistake
             logging.exception("Trying again")  # adds the traceback
             time.sleep(1)
 
