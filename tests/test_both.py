@@ -13,7 +13,7 @@ from pika.exceptions import ChannelWrongStateError, StreamLostError
 
 import consumer
 import producer
-from rig.network import CONNECTION_CLOSE, Network
+from rig.network import BASIC_ACK, CONNECTION_CLOSE, CONSUME_OK, Network
 from rig.node import free_port
 from rig.processes import CONSUMER, PRODUCER, Program
 
@@ -83,6 +83,19 @@ def test_failed_connection_is_told_in_a_line(script, case, end, url):
         process.kill(end)
     assert process.count("") == process.count(told), "nothing else"
     assert process.count("wr@ng|wr%40ng") == 0
+
+
+@pytest.mark.parametrize(
+    ("script", "answer"),
+    [(PRODUCER, BASIC_ACK), (CONSUMER, CONSUME_OK)],
+    ids=["confirmation", "subscription"],
+)
+def test_ctrl_c_ends_the_silent_wait_for_an_answer(script, answer, url, channel):
+    """No order is called stored, and no consumer waiting, before RabbitMQ has said so."""
+    with Network(url, answered={answer: None}) as network, Program(script, network.url) as process:
+        process.wait_until(lambda: answer in network.answered, "RabbitMQ's answer")
+        process.kill(SIGINT)
+    assert process.log == ""
 
 
 @each_script

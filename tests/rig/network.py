@@ -10,6 +10,7 @@ import pika
 
 # Methods of AMQP on the wire (their class and number), and a whole frame.
 CONNECTION_CLOSE = b"\x00\x0a\x00\x32"
+CHANNEL_OPEN = b"\x00\x14\x00\x0a"
 CONSUME_OK = b"\x00\x3c\x00\x15"
 BASIC_ACK = b"\x00\x3c\x00\x50"  # from RabbitMQ, it is a confirmation
 HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
