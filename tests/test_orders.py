@@ -12,7 +12,7 @@ from rig.orders import order_json
     ("encoding", "fields"),
     [
         ("utf-8", {"order_id": "", "customer": "", "amount": 0}),
-        ("utf-8-sig", {"amount": -3, "items": [1, {"n": None}] * 100_000}),
+        ("utf-8-sig", {"amount": -3.5, "items": [1, {"n": None}] * 100_000}),
         ("utf-16", {"order_id": "A" * 1_000_000, "amount": 10**300, "status": "Ж" * 1_000_000}),
         ("utf-32", {"order_id": 1, "customer": {"name": "Ж"}, "amount": "12.50", "status": False}),
         ("utf-8", {"amount": float("nan")}),  # is not JSON, but json.loads() reads it
@@ -21,11 +21,13 @@ from rig.orders import order_json
 def test_order_is_returned_whole(encoding, fields):
     """The work has to look at types and amounts."""
     body = order_json(**{"order_id": "A", **fields})
-    assert repr(parse_order(body.decode().encode(encoding))) == repr(json.loads(body))
+    found = parse_order(body.decode().encode(encoding))
+    whole = repr(found) == repr(json.loads(body))  # pytest would compare them for minutes
+    assert whole, repr(found)[:200]
 
 
 def test_message_that_is_no_json_object_is_no_order():
-    for body in [b"hello", b"", b"\xff", b"[" * 200_000, b"9" * 5_000]:
+    for body in [b"hello", b"", b"\xff", b'{"A": "\n"}', b"[" * 200_000, b"9" * 5_000]:
         with pytest.raises(InvalidOrder, match="^unreadable JSON: ."):
             parse_order(body)
     for body in [b"[]", b"null", b'"A"', b"5"]:
