@@ -38,20 +38,13 @@ def test_publish_is_called_as_shown(url, channel, tmp_path):
 def test_docker_compose_keeps_the_orders_and_lets_no_other_computer_in():
     """RabbitMQ's folder is named after the host. Docker's image lets guest in from anywhere."""
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
-    assert {*compose} == {"services", "volumes"}
     (service,) = compose["services"].values()
-    settings = ["image", "hostname", "volumes", "ports", "restart", "stop_grace_period"]
-    assert {*service} == {*settings, "healthcheck"}
     assert service["image"] == "rabbitmq:4.3-management"
     assert service["hostname"] == "rabbitmq", "another one would not find the orders"
     assert service["volumes"] == ["rabbitmq-data:/var/lib/rabbitmq"]
-    assert compose["volumes"] == {"rabbitmq-data": None}
+    assert "rabbitmq-data" in compose["volumes"]
     assert service["ports"] == ["127.0.0.1:5672:5672", "127.0.0.1:15672:15672"]
-    assert service["restart"] == "unless-stopped"
-    assert service["stop_grace_period"] == "1m"
-    check = ["CMD", "rabbitmq-diagnostics", "-q", "check_port_connectivity"]
-    often = {"interval": "10s", "timeout": "10s", "retries": 12}
-    assert service["healthcheck"] == {"test": check, **often}
+    assert "restart" not in service, "a forgotten lab would come back at each boot"
 
 
 def test_demo_shows_five_orders_and_leaves_a_users_rabbitmq_alone(url, channel):
