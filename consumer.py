@@ -48,6 +48,7 @@ def process_order(order: dict) -> None:
 
 def handle_message(channel, method, properties, body: bytes) -> None:
     """Process the order in a message. Then acknowledge the message, or reject it."""
+    text = body.decode(errors="backslashreplace")  # for the log, even if it is not UTF-8
     try:
         order = parse_order(body)
         order_id = order["order_id"]
@@ -55,11 +56,11 @@ def handle_message(channel, method, properties, body: bytes) -> None:
         logging.info(f"Received {order_id!r}, redelivered: {method.redelivered}")
         process_order(order)
     except InvalidOrder as error:
-        logging.error(f"Rejecting ({error!r}): {body!r}")
+        logging.error(f"Rejecting ({error!r}): {text!r}")
         # RabbitMQ deletes the message. (README.md, "On a server", shows how to keep it.)
         channel.basic_reject(delivery_tag=method.delivery_tag, requeue=False)
     except Exception:
-        logging.exception(f"Failed: {body!r}")  # adds the traceback
+        logging.exception(f"Failed: {text!r}")  # adds the traceback
         # The order goes back to the head of the queue, and can come again at once: so wait first.
         # This repeats as long as the work fails (README.md, "On a server", sets a limit).
         time.sleep(PAUSE)

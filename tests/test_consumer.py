@@ -45,9 +45,9 @@ def test_log_tells_what_happens_to_each_order(url, channel):
     assert [record.split("\n")[0] for record in process.records] == [
         "INFO Waiting for orders. Ctrl-C ends this; an unfinished order comes again",
         "ERROR Rejecting (InvalidOrder('unreadable JSON: "
-        "Expecting value: line 1 column 1 (char 0)')): b'hello'",
+        "Expecting value: line 1 column 1 (char 0)')): 'hello'",
         f"INFO Received '{name}', redelivered: False",
-        f"ERROR Failed: {body!r}",
+        f"ERROR Failed: {body.decode()!r}",
         f"INFO Received '{name}', redelivered: True",
         f"INFO Worked on '{name}'",
         f"INFO Processed '{name}'",
@@ -160,19 +160,21 @@ def test_failed_order_goes_back_after_a_pause(kind, channel, in_process, monkeyp
     for _ in ["new", "redelivered"]:
         consumer.handle_message(channel, *channel.basic_get("orders"))
         wait_for_ready(channel, 1)
-    assert slept == [(5, 0, f"Failed: {body!r}")] * 2, "told, and not back before the pause"
+    assert slept == [(5, 0, f"Failed: {body.decode()!r}")] * 2, "told, and not back earlier"
     told = caplog.records[-1]
     assert told.levelname == "ERROR" and told.exc_info[0] is kind
 
 
 def test_rejected_messages_leave_the_queue_and_are_whole_in_the_log(url, channel):
-    no_orders = [b"hello", order_json("A", amount=None), bytes(range(256)) * 8]
-    refused = [order_json("A", refused="unknown customer", items=["x" * 10_000])]
-    put(channel, *no_orders, *refused, order_json("B"))
+    """As text: Cyrillic can be read, and each byte that is not UTF-8 as \\xNN."""
+    binary = bytes(range(256)) * 8
+    orders = [order_json("A", amount=None), order_json("A", refused="unknown", x="x" * 10_000)]
+    put(channel, binary, *orders, order_json("B"))
     process = run_consumer(WORKER, url, until="Processed 'B'", must_say="Rejecting")
-    bodies = re.findall(r"ERROR Rejecting \(InvalidOrder\(.+?\)\): (b['\"].*)\n", process.log)
-    assert bodies == [repr(body) for body in no_orders + refused]
-    assert process.count(r"InvalidOrder\('unknown customer'\)") == 1
+    texts = re.findall(r"ERROR Rejecting \(InvalidOrder\(.+?\)\): (['\"].*)\n", process.log)
+    binary_text = "".join(chr(byte) if byte < 128 else f"\\x{byte:02x}" for byte in binary)
+    assert texts == [repr(text) for text in [binary_text, *map(bytes.decode, orders)]]
+    assert process.count(r"InvalidOrder\('unknown'\)") == 1
     wait_for_ready(channel, 0)
 
 
