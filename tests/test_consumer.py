@@ -12,6 +12,7 @@ from pika.exceptions import AMQPError, ChannelWrongStateError
 
 import consumer
 from rig.network import CONNECTION_CLOSE, HEARTBEAT, Network
+from rig.node import connect
 from rig.orders import counts, order_json, put, wait_for_ready
 from rig.processes import CONSUMER, WORKER, Program, run_consumer
 from rig.waiting import LIMIT
@@ -149,11 +150,11 @@ def test_failed_order_goes_back_after_a_pause(kind, channel, in_process, monkeyp
     def fail(order):
         raise kind("price")
 
-    def sleep(seconds):
+    def sleep(connection, seconds):
         slept.append((seconds, counts(channel)[0], caplog.messages[-1]))
 
     monkeypatch.setattr(consumer, "process_order", fail)
-    monkeypatch.setattr("time.sleep", sleep)
+    monkeypatch.setattr("pika.BlockingConnection.sleep", sleep)
     monkeypatch.delattr("pika.adapters.blocking_connection.BlockingChannel.basic_nack")
     body = order_json("A", customer="x" * 10_000)
     put(channel, body)
@@ -163,6 +164,19 @@ def test_failed_order_goes_back_after_a_pause(kind, channel, in_process, monkeyp
     assert slept == [(5, 0, f"Failed: {body.decode()!r}")] * 2, "told, and not back earlier"
     told = caplog.records[-1]
     assert told.levelname == "ERROR" and told.exc_info[0] is kind
+
+
+def test_pause_sends_heartbeats(url, channel, monkeypatch):
+    """pika sends one every two seconds. The pause comes after work of up to a minute."""
+    monkeypatch.setattr(consumer, "process_order", lambda order: order["no such field"])
+    put(channel, order_json("A"))
+    with Network(url) as network, connect(network.url, heartbeat=4) as connection:
+        receiving = connection.channel()
+        message = receiving.basic_get("orders")
+        before = network.sent.count(HEARTBEAT)
+        consumer.handle_message(receiving, *message)
+        assert network.sent.count(HEARTBEAT) >= before + 2
+    wait_for_ready(channel, 1)
 
 
 def test_rejected_messages_leave_the_queue_and_are_whole_in_the_log(url, channel):

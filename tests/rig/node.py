@@ -144,5 +144,6 @@ def running_node(definitions: dict | None = None) -> Iterator[Node]:
             signal.signal(signal.SIGTERM, before)
 
 
-def connect(url: str) -> pika.BlockingConnection:
-    return pika.BlockingConnection(pika.URLParameters(f"{url}?heartbeat=0"))  # it may idle long
+def connect(url: str, heartbeat: int = 0) -> pika.BlockingConnection:
+    """Connect. Without heartbeats, the connection may idle long."""
+    return pika.BlockingConnection(pika.URLParameters(f"{url}?heartbeat={heartbeat}"))
