@@ -1,14 +1,19 @@
 """producer.py against a real RabbitMQ: as a process, as a user runs it, or its functions."""
 
 import json
+import re
+import socket
+import threading
 from decimal import Decimal
+from signal import SIGINT, SIGTERM
 
 import pika
 import pytest
+from pika.exceptions import ChannelWrongStateError, StreamLostError
 
 import producer
-from rig.network import BASIC_ACK, CHANNEL_OPEN, CONNECTION_CLOSE, Network, cut
-from rig.node import connect
+from rig.network import BASIC_ACK, CONNECTION_CLOSE, Network, cut
+from rig.node import connect, free_port
 from rig.orders import SAMPLE_IDS, ids, put, take_all, take_ids
 from rig.processes import PRODUCER, PRODUCER_OF_MANY, Program, run_producer
 
@@ -22,66 +27,120 @@ FIVE = """\
 
 def test_five_orders_are_stored_as_persistent_messages(url, channel):
     process = run_producer(PRODUCER, url)
-    assert process.records == [f"INFO Stored {order_id}" for order_id in SAMPLE_IDS]
+    port = pika.URLParameters(url).port
+    assert process.records == [
+        f"INFO Connecting to RabbitMQ at 127.0.0.1:{port}, with retries",
+        *(f"INFO Stored {order}" for order in FIVE.split("\n")),
+    ]
     put(channel)  # RabbitMQ refuses this if the queue is not a durable one
-    for expected in FIVE.split("\n"):
+    for order in FIVE.split("\n"):
         _, properties, body = channel.basic_get("orders", auto_ack=True)
-        assert body.decode() == expected
+        assert body.decode() == order
         assert properties == pika.BasicProperties(delivery_mode=2)
 
 
-def test_it_does_not_wait_when_all_are_stored(slept):
-    producer.main()
-    assert slept == []
+def test_connecting_is_tried_again_while_rabbitmq_starts(url, channel):
+    """Docker accepts a connection before RabbitMQ does, and cuts it."""
+    with Network(url, sent={b"AMQP": cut}) as network:
+        run_producer(PRODUCER, network.url)
+        assert network.sent.count(b"AMQP") == 2
+    assert take_ids(channel) == SAMPLE_IDS
 
 
-def test_refused_orders_are_published_again_until_there_is_room(url, channel):
+def run_failing_producer(amqp_url: str, count: int = 5) -> tuple[list[str], str]:
+    """Run a producer that fails; return the order_ids that it called stored, and the error."""
+    with Program(PRODUCER_OF_MANY, amqp_url, "A", 1, count, may_say="^Failed: ") as process:
+        assert process.wait() == 1
+    assert process.count("^INFO Connecting") == 1
+    assert process.count("") == 1 + process.count("^INFO Stored") + 1, "a line for the error"
+    return process.orders("Stored"), process.records[-1]
+
+
+@pytest.mark.parametrize("error", ["ConnectionRefused", "ACCESS_REFUSED", "NOT_ALLOWED"])
+def test_failed_connection_is_told_in_a_line(error, url):
+    """Nobody listens; the password is wrong; the virtual host is unknown."""
+    port = free_port() if error == "ConnectionRefused" else pika.URLParameters(url).port
+    user = "guest:wr%40ng" if error == "ACCESS_REFUSED" else "guest:guest"
+    _, told = run_failing_producer(f"amqp://{user}@127.0.0.1:{port}/unknown")
+    assert error in told and not re.search("wr@ng|wr%40ng", told)
+
+
+def test_other_kind_of_queue_is_told_in_a_line(url, channel):
+    channel.queue_declare("orders", durable=True, arguments={"x-max-priority": 5})
+    stored, told = run_failing_producer(url)
+    assert stored == [] and "PRECONDITION_FAILED - inequivalent arg" in told
+
+
+def test_refused_order_is_not_called_stored(url, channel):
     """The queue takes 20 orders (conftest.py)."""
-    with Program(PRODUCER_OF_MANY, url, "A", 30, must_say="NackError") as process:
-        process.wait_for("NackError", times=2)
-        taken = take_ids(channel)
-        assert process.wait() == 0
-    assert process.orders("Stored") == taken + take_ids(channel) == ids("A", 30)
+    stored, told = run_failing_producer(url, 30)
+    assert "NackError" in told
+    assert stored == take_ids(channel) == ids("A", 20)
 
 
-def test_order_for_a_deleted_queue_is_published_again(url, channel):
-    """The queue is deleted in the first connection, and in the second one."""
-
+def test_order_for_a_deleted_queue_is_not_called_stored(url, channel):
     def delete_the_queue():
         with connect(url) as connection:
             connection.channel().queue_delete("orders")
 
-    faults = {b"ORD-001": delete_the_queue, b"ORD-003": delete_the_queue}
-    with Network(url, sent=faults) as network:
-        process = run_producer(PRODUCER, network.url, must_say="UnroutableError")
-    assert process.count("ERROR") == 2
-    assert take_ids(channel) == SAMPLE_IDS[2:]
+    with Network(url, sent={b"A-00003": delete_the_queue}) as network:
+        stored, told = run_failing_producer(network.url)
+    assert stored == ids("A", 2) and "UnroutableError" in told
 
 
-def test_order_whose_confirmation_is_lost_is_stored_twice(url, channel):
-    with Network(url, answered={BASIC_ACK: cut}) as network:
-        process = run_producer(PRODUCER, network.url, must_say="RabbitMQ at")
-    assert process.orders("Stored") == SAMPLE_IDS
-    assert take_ids(channel) == [SAMPLE_IDS[0], *SAMPLE_IDS]
+@pytest.mark.parametrize(
+    ("sent", "answered", "stored", "taken"),
+    [({}, {BASIC_ACK: cut}, 0, 1), ({CONNECTION_CLOSE: cut}, {}, 5, 5)],
+    ids=["before the first confirmation", "after the last one"],
+)
+def test_connection_that_breaks_is_told_in_a_line(sent, answered, stored, taken, url, channel):
+    """An order can be stored although nobody was told so."""
+    with Network(url, sent, answered) as network:
+        called_stored, told = run_failing_producer(network.url)
+    assert re.search("StreamLostError|ConnectionClosed", told)
+    assert called_stored == ids("A", stored)
+    assert take_ids(channel) == ids("A", taken)
 
 
-def test_connection_that_breaks_after_the_last_confirmation_is_not_used_again(url, channel):
-    with Network(url, sent={CONNECTION_CLOSE: cut}) as network:
-        run_producer(PRODUCER, network.url, must_say="StreamLostError")
-        assert network.sent.count(b"AMQP") == network.sent.count(CHANNEL_OPEN) == 1
-    assert take_ids(channel) == SAMPLE_IDS
+def test_order_is_called_stored_when_rabbitmq_confirms_it(url, channel):
+    """Until then, for example while RabbitMQ is short of memory, it waits and says nothing."""
+    confirm = threading.Event()
+    with (
+        Network(url, answered={BASIC_ACK: confirm.wait}) as network,
+        Program(PRODUCER, network.url) as process,
+    ):
+        process.wait_until(lambda: BASIC_ACK in network.answered, "a confirmation")
+        assert process.count("") == process.count("Connecting") == 1
+        confirm.set()
+        assert process.wait() == 0
+    assert process.orders("Stored") == take_ids(channel) == SAMPLE_IDS
 
 
-def test_publish_takes_orders_out_of_the_list_as_they_are_stored(channel, slept, caplog):
-    """The caller gets the exception of an order that has no order_id, or is no JSON."""
-    order = {"order_id": "A", "customer": "B", "amount": 5, "status": "new", "items": ["x"]}
-    nameless = {"customer": "B"}
-    bad = {"order_id": "C", "amount": Decimal(5)}
-    orders = [order, nameless, bad]
-    given = [dict(order), dict(nameless)]
-    for error in [KeyError, TypeError]:
-        with pytest.raises(error):
-            producer.publish(orders)
-        assert orders == [bad]
-    assert [json.loads(body) for body in take_all(channel)] == given
-    assert caplog.messages == ["Stored A"]
+@pytest.mark.parametrize("number", [SIGINT, SIGTERM])
+def test_signal_ends_it_while_it_connects(number):
+    with Program(PRODUCER, f"amqp://127.0.0.1:{free_port()}") as process:
+        process.wait_for("Connecting")
+        process.kill(number)
+    assert process.count("") == 1
+
+
+@pytest.mark.parametrize("kind", [StreamLostError, ChannelWrongStateError, socket.gaierror])
+def test_error_of_rabbitmq_or_the_network_is_told_in_a_line(kind, in_process, monkeypatch):
+    def fail(orders):
+        raise kind("why")
+
+    monkeypatch.setattr(producer, "publish", fail)
+    with pytest.raises(SystemExit, match=re.escape(f"Failed: {kind('why')!r}")):
+        producer.main()
+
+
+def test_order_that_is_no_json_raises_its_own_error(channel, in_process, monkeypatch):
+    """Those before it are stored. The caller's list stays as it is."""
+    order = {"customer": "B", "amount": 5, "items": ["x"]}
+    orders = [order, {"order_id": "C", "amount": Decimal(5)}, order]
+    before = [dict(order) for order in orders]
+    monkeypatch.setattr(producer, "ORDERS", orders)
+    with pytest.raises(TypeError):
+        producer.main()
+    assert orders == before
+    assert [json.loads(body) for body in take_all(channel)] == [order]

@@ -27,16 +27,20 @@ def soak(node: Node, seconds: float) -> dict[str, int]:
     with ExitStack() as stack:
 
         def start(script: Path, *arguments: object) -> Program:
-            program = Program(script, node.url(), *arguments, must_say=".")  # all that it likes
+            program = Program(script, node.url(), *arguments, may_say=".")  # all that it likes
             stack.callback(program.process.kill)
             return program
+
+        def finish(producer: Program) -> list[str]:
+            producer.wait(6 * LIMIT)
+            return producer.orders("Stored")
 
         consumers = [start(WORKER) for _ in range(3)]
         for fault in itertools.cycle(FAULTS):
             if time.monotonic() > deadline and faults[STOPPED]:
                 break
             names = [f"P{next(numbers)}" for _ in range(2)]
-            producers = [start(PRODUCER_OF_MANY, name, 1_000) for name in names]
+            producers = [start(PRODUCER_OF_MANY, name, 1, 1_000) for name in names]
             time.sleep(random.uniform(0.2, 1.5))
             faults[fault] += 1
             if fault == CONSUMER:
@@ -47,9 +51,12 @@ def soak(node: Node, seconds: float) -> dict[str, int]:
             else:
                 node.end(SIGKILL if fault == KILLED else SIGTERM)
                 node.start()
-            for producer in producers:
-                assert producer.wait(6 * LIMIT) == 0
-                stored.update(producer.orders("Stored"))
+            for name, producer in zip(names, producers, strict=True):
+                confirmed = finish(producer)
+                while len(confirmed) < 1_000:
+                    producer = start(PRODUCER_OF_MANY, name, len(confirmed) + 1, 1_000)
+                    confirmed += finish(producer)
+                stored.update(confirmed)
         channel = stack.enter_context(connect(node.url())).channel()
         wait_until(lambda: counts(channel)[0] == 0, "an empty queue", 30 * LIMIT)
         for consumer in consumers:

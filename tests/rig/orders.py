@@ -8,8 +8,8 @@ from pika.adapters.blocking_connection import BlockingChannel as Channel
 from rig.waiting import wait_until
 
 
-def ids(prefix: str, count: int) -> list[str]:
-    return [f"{prefix}-{number:05}" for number in range(1, count + 1)]
+def ids(prefix: str, last: int, first: int = 1) -> list[str]:
+    return [f"{prefix}-{number:05}" for number in range(first, last + 1)]
 
 
 SAMPLE_IDS = [f"ORD-00{number}" for number in range(1, 6)]  # those of producer.py
