@@ -37,7 +37,7 @@ def process_order(order: dict) -> None:
     """Put your own work here. README.md says more ("For engineers").
 
     - Raise InvalidOrder if the order must not be tried again. Then RabbitMQ deletes it.
-    - After any other exception, RabbitMQ delivers the order again.
+    - After any other exception, RabbitMQ delivers the order again, by default without a limit.
     - An order can come more than once, for example after Ctrl-C.
     - The work must take less than a minute: meanwhile, pika sends no heartbeats ("I am alive"), and
       RabbitMQ can close the connection and deliver the order again.
@@ -57,13 +57,12 @@ def handle_message(channel, method, properties, body: bytes) -> None:
         process_order(order)
     except InvalidOrder as error:
         logging.error(f"Rejecting ({error!r}): {text!r}")
-        # By default, RabbitMQ deletes the message. Then only the log still has it.
+        # By default, RabbitMQ now deletes the message: only the log still has it.
         channel.basic_reject(delivery_tag=method.delivery_tag, requeue=False)
         return
     except Exception:
         logging.exception(f"Failed: {text!r}")  # adds the traceback
         # The order goes back to its place in the queue, and can come again at once: so wait first.
-        # By default, this repeats as long as the work fails.
         channel.connection.sleep(PAUSE)  # like time.sleep(), but with heartbeats
         channel.basic_reject(delivery_tag=method.delivery_tag, requeue=True)
         return
