@@ -23,7 +23,7 @@ def parse_order(body: bytes) -> dict:
     """Return the order in a message. Raise InvalidOrder if the message is not an order."""
     try:
         order = json.loads(body)
-    except (ValueError, RecursionError) as error:  # not JSON, or thousands of nested [
+    except (ValueError, RecursionError) as error:  # not JSON, or nested too deeply: [[[[
         raise InvalidOrder(f"unreadable JSON: {error}")
     if not isinstance(order, dict):
         raise InvalidOrder("not a JSON object")
@@ -37,12 +37,12 @@ def process_order(order: dict) -> None:
     """Put your own work here. README.md says more ("For engineers").
 
     - Raise InvalidOrder if the order must not be tried again. Then RabbitMQ deletes it.
-    - After any other exception, RabbitMQ delivers the order again, by default without a limit.
+    - After any other exception, RabbitMQ delivers the order again.
     - An order can come more than once, for example after Ctrl-C.
-    - The work must take less than a minute: meanwhile, pika sends no heartbeats ("I am alive"), and
-      RabbitMQ can close the connection and deliver the order again.
+    - The work must take less than a minute. During the work, pika cannot send heartbeats ("I am
+      alive"). Without them, RabbitMQ can close the connection and deliver the order again.
     """
-    time.sleep(2)
+    time.sleep(2)  # simulates the work
 
 
 def handle_message(channel, method, properties, body: bytes) -> None:
@@ -51,18 +51,19 @@ def handle_message(channel, method, properties, body: bytes) -> None:
     try:
         order = parse_order(body)
         order_id = order["order_id"]
-        # redelivered is True if RabbitMQ may have delivered this message before. !r shows a line
-        # break as \n, so that this stays one line of the log.
+        # redelivered is True if RabbitMQ may have delivered this message before.
+        # !r shows a line break as \n, so that this stays one line of the log.
         logging.info(f"Received {order_id!r}, redelivered: {method.redelivered}")
         process_order(order)
     except InvalidOrder as error:
         logging.error(f"Rejecting ({error!r}): {text!r}")
-        # By default, RabbitMQ now deletes the message: only the log still has it.
+        # RabbitMQ deletes the message (README.md, "On a server", shows how to keep it).
         channel.basic_reject(delivery_tag=method.delivery_tag, requeue=False)
         return
     except Exception:
         logging.exception(f"Failed: {text!r}")  # adds the traceback
         # The order goes back to its place in the queue, and can come again at once: so wait first.
+        # This repeats as long as the work fails (README.md, "On a server", sets a limit).
         channel.connection.sleep(PAUSE)  # like time.sleep(), but with heartbeats
         channel.basic_reject(delivery_tag=method.delivery_tag, requeue=True)
         return
@@ -88,18 +89,18 @@ def consume_orders() -> None:
 
 def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level="INFO")
-    logging.getLogger("pika").setLevel("CRITICAL")  # we log its errors ourselves
+    logging.getLogger("pika").setLevel("CRITICAL")  # pika logs much more than we need
     # Normally, Ctrl-C (SIGINT) raises KeyboardInterrupt: then `with` closes the connection,
-    # and waits for RabbitMQ's answer. With SIG_DFL, Ctrl-C ends the program at once.
+    # which takes long if RabbitMQ does not answer. With SIG_DFL, Ctrl-C ends the program at once.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     while True:
         try:
             consume_orders()
             logging.error("RabbitMQ has cancelled this consumer: was the queue deleted?")
         except (pika.exceptions.AMQPError, OSError) as error:
-            # AMQPError: e.g. RabbitMQ is down. OSError: e.g. its host is unknown. !r adds the name.
-            logging.error(f"RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port}: {error!r}")
-        except Exception:  # e.g. no answer to our login, or a mistake in this file
+            # AMQPError: e.g. RabbitMQ is down. OSError: e.g. unknown host. !r shows the class, too.
+            logging.warning(f"Trying RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port} again: {error!r}")
+        except Exception:  # e.g. RabbitMQ does not answer, or a mistake in this file
             logging.exception("Trying again")  # adds the traceback
         time.sleep(1)
 

@@ -26,7 +26,7 @@ ORDERS = [
 def publish(orders: list) -> None:
     """Publish the orders. When publish() returns, RabbitMQ has confirmed all of them.
 
-    After an exception, none, some or all are stored. A second call stores those once more.
+    After an exception, some or all of them can be stored. A second call stores these twice.
     While RabbitMQ has too little memory or disk space, publish() waits, and logs nothing.
     """
     logging.info(f"Connecting to RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port}, with retries")
@@ -44,8 +44,8 @@ def publish(orders: list) -> None:
                 body=body,
                 # 2 is persistent: in a durable queue, the order survives a restart of RabbitMQ.
                 properties=pika.BasicProperties(delivery_mode=2),
-                # If somebody deletes the queue, RabbitMQ drops the order, but still confirms it.
-                # With mandatory=True, basic_publish() then raises an exception.
+                # Raise an exception if the queue has been deleted. (Otherwise, RabbitMQ drops the
+                # order, but confirms it.)
                 mandatory=True,
             )
             logging.info(f"Stored {body}")
@@ -53,15 +53,16 @@ def publish(orders: list) -> None:
 
 def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level="INFO")
-    logging.getLogger("pika").setLevel("CRITICAL")  # we log its errors ourselves
+    logging.getLogger("pika").setLevel("CRITICAL")  # pika logs much more than we need
     # Normally, Ctrl-C (SIGINT) raises KeyboardInterrupt: then `with` closes the connection,
-    # and waits for RabbitMQ's answer. With SIG_DFL, Ctrl-C ends the program at once.
+    # which takes long if RabbitMQ does not answer. With SIG_DFL, Ctrl-C ends the program at once.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         publish(ORDERS)
     except (pika.exceptions.AMQPError, OSError) as error:
-        # AMQPError: e.g. RabbitMQ is down. OSError: e.g. its host is unknown. !r adds the name.
-        sys.exit(f"Failed: {error!r}")  # exit status 1
+        # AMQPError: e.g. RabbitMQ is down. OSError: e.g. unknown host. !r shows the class, too.
+        logging.error(f"Failed: {error!r}")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ class Mixed(ConnectionError, TimeoutError, KeyError, JSONDecodeError, RecursionE
 def test_other_kind_of_queue_is_told_until_it_is_deleted(url, channel):
     """Each connection is closed before the next one."""
     channel.queue_declare("orders", durable=True, arguments={"x-max-priority": 5})
-    told = "^ERROR RabbitMQ at .*PRECONDITION_FAILED - inequivalent arg"
+    told = "^WARNING Trying RabbitMQ at .*again: .*PRECONDITION_FAILED - inequivalent arg"
     with Network(url) as network, Program(CONSUMER, network.url, may_say=told) as process:
         process.wait_for(told, times=3)
         assert network.sent.count(CONNECTION_CLOSE) >= 2
@@ -42,7 +42,7 @@ def test_failed_connection_is_told_each_time_in_a_line(error, end, url):
     """Nobody listens; the password is wrong; the virtual host is unknown. A signal ends it."""
     port = free_port() if error == "ConnectionRefused" else pika.URLParameters(url).port
     user = "guest:wr%40ng" if error == "ACCESS_REFUSED" else "guest:guest"
-    told = f"^ERROR RabbitMQ at 127.0.0.1:{port}: .*{error}"
+    told = f"^WARNING Trying RabbitMQ at 127.0.0.1:{port} again: .*{error}"
     with Program(CONSUMER, f"amqp://{user}@127.0.0.1:{port}/unknown", may_say=told) as process:
         process.wait_for(told, times=2)
         process.kill(end)
@@ -65,15 +65,15 @@ def test_each_failure_is_told_and_tried_again_without_end(slept, monkeypatch, ca
     monkeypatch.setattr(consumer, "consume_orders", fail)
     with pytest.raises(KeyboardInterrupt):
         consumer.main()
+    where = f"127.0.0.1:{consumer.RABBITMQ.port}"
     for kind, record in zip(failures, caplog.records, strict=True):
-        assert record.levelname == "ERROR"
-        if kind is Exception:
-            assert (record.message, record.exc_info[0]) == ("Trying again", kind)
-        elif kind:
-            where = f"RabbitMQ at 127.0.0.1:{consumer.RABBITMQ.port}"
-            assert (record.message, record.exc_info) == (f"{where}: {kind('why')!r}", None)
-        else:
+        if kind is None:
             assert "was the queue deleted?" in record.message
+        elif kind is Exception:
+            assert (record.message, record.exc_info[0]) == ("Trying again", kind)
+        else:
+            told = f"Trying RabbitMQ at {where} again: {kind('why')!r}"
+            assert (record.message, record.exc_info) == (told, None)
     assert slept == [1] * len(failures)
 
 

@@ -22,11 +22,11 @@ def test_rabbitmq_that_ends_loses_no_order(own_node, end):
         own_node.start()
     with (
         Network(url, sent={b"SENT-00050": lambda: own_node.end(end)}) as network,
-        Program(WORKER, url, may_say="RabbitMQ at") as consumer,
+        Program(WORKER, url, may_say="^WARNING Trying RabbitMQ at") as consumer,
     ):
         consumer.wait_for("Received 'CURRENT'")
         many = [PRODUCER_OF_MANY, network.url, "SENT"]
-        with Program(*many, 1, 100, may_say="^Failed: ") as producer:
+        with Program(*many, 1, 100, may_say="^ERROR Failed: ") as producer:
             assert producer.wait(3 * LIMIT) == 1
         wait_until(lambda: own_node.process.poll() is not None, "the node's end", 3 * LIMIT)
         consumer.let_work_end()

@@ -20,8 +20,7 @@ PRODUCER, CONSUMER = ROOT / "producer.py", ROOT / "consumer.py"
 PRODUCER_OF_MANY = TESTS / "changed/producer_of_many.py"  # PREFIX COUNT
 WORKER = TESTS / "changed/worker.py"  # a consumer
 
-# What begins a record: the clock of the log, or how the producer says why it ends.
-BEGIN = re.compile(r"^(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} |(?=Failed: ))", re.M)
+CLOCK = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ", re.M)  # begins each record of a log
 ENVIRONMENT = {  # nothing of the user's
     "PATH": os.environ["PATH"],
     "LC_ALL": "C.UTF-8",
@@ -73,7 +72,7 @@ class Program:
     @property
     def records(self) -> list[str]:
         """The records of the log without the clock; one can have several lines."""
-        return [record.removesuffix("\n") for record in BEGIN.split(self.log) if record]
+        return [record.removesuffix("\n") for record in CLOCK.split(self.log) if record]
 
     def check(self) -> None:
         """AssertionError if it has said what it may not say.
@@ -85,7 +84,7 @@ class Program:
             first, *more = record.split("\n")
             expected = self._may_say and re.search(self._may_say, first)
             assert expected or first.startswith("INFO "), f"{self.name} said: {record}"
-            with_traceback = first.startswith(("ERROR Failed", "ERROR Trying again"))
+            with_traceback = first.startswith(("ERROR Failed: '", "ERROR Trying again"))
             assert with_traceback or not more, f"{self.name} said: {record}"
 
     def __enter__(self) -> "Program":
