@@ -18,6 +18,10 @@ pytest.register_assert_rewrite("rig")
 
 from rig.node import INSTALLED, Node, connect, log_end, running_node
 from rig.processes import CONSUMER, PRODUCER
+from rig.waiting import LIMIT
+
+# Nothing may hang: what is waited for has shorter limits of its own.
+os.environ.setdefault("PYTEST_TIMEOUT", str(15 * LIMIT))
 
 for path in (CONSUMER, PRODUCER):
     assert '\nif __name__ == "__main__":\n' in path.read_text("utf-8"), f"an import runs {path}"
@@ -54,14 +58,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     stack = ExitStack()
     session.config.add_cleanup(stack.close)
     vhosts = ["main", *(f"gw{number}" for number in processes)]
-    node = stack.enter_context(running_node(definitions(vhosts)))
+    try:
+        node = stack.enter_context(running_node(definitions(vhosts)))
+    except AssertionError as error:
+        pytest.exit(str(error), returncode=1)
     os.environ["ORDERS_NODE"] = node.url()
     os.environ["TMPDIR"] = tempfile.tempdir = str(node.folder)  # so that no file is left
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the last files, README's and the server's: they take long."""
-    items.reverse()
 
 
 @pytest.fixture

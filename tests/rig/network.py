@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import pika
 
+from rig.waiting import LIMIT
+
 # Methods of AMQP on the wire (their class and number), and a whole frame.
 CONNECTION_CLOSE = b"\x00\x0a\x00\x32"
 CHANNEL_OPEN = b"\x00\x14\x00\x0a"
@@ -53,7 +55,7 @@ class Network(socketserver.ThreadingTCPServer):
             )
             answers.start()
             self._pass_on(client, rabbitmq, *self._faults[0])
-            answers.join()
+            answers.join(LIMIT)
 
     def _pass_on(
         self, source: socket.socket, to: socket.socket, seen: bytearray, faults: Faults

@@ -101,7 +101,11 @@ class Node:
                 stdout=output,
                 stderr=output,
             )
-        wait_until(lambda: listens(self.port) or self.process.poll() is not None, "boot", 3 * LIMIT)
+
+        def listens_or_ended() -> bool:
+            return listens(self.port) or self.process.poll() is not None
+
+        wait_until(listens_or_ended, "RabbitMQ", 3 * LIMIT, seen=lambda: log_end(self.folder))
         assert self.process.poll() is None, f"RabbitMQ did not start:\n{log_end(self.folder)}"
 
     def end(self, number: int = signal.SIGKILL) -> None:

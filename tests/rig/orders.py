@@ -38,7 +38,11 @@ def counts(channel: Channel, queue: str = "orders") -> tuple[int, int]:
 
 def wait_for_ready(channel: Channel, ready: int, queue: str = "orders") -> None:
     """Wait until so many messages wait in the queue, and it has no consumer."""
-    wait_until(lambda: counts(channel, queue) == (ready, 0), f"{ready} messages in {queue}")
+
+    def seen() -> tuple[int, int]:
+        return counts(channel, queue)
+
+    wait_until(lambda: seen() == (ready, 0), f"({ready}, 0) in {queue}", seen=seen)
 
 
 def take_all(channel: Channel, queue: str = "orders") -> list[bytes]:

@@ -121,7 +121,7 @@ class Program:
             assert found or not ended, f"{self.name} ended without {what}"
             return found
 
-        wait_until(met, f"{what} from {self.name}")
+        wait_until(met, f"{what} from {self.name}", seen=lambda: self.records[-5:])
 
     def wait_for(self, pattern: str, times: int = 1) -> None:
         """Wait until so many records fit."""
@@ -143,7 +143,7 @@ class Program:
 
     def wait(self, limit: float = LIMIT) -> int:
         """Wait for its end; return the exit status."""
-        wait_until(self.has_ended, f"{self.name} to end", limit)
+        wait_until(self.has_ended, f"{self.name} to end", limit, seen=lambda: self.records[-5:])
         return self.process.wait()
 
     def kill(self, number: int = SIGKILL) -> None:

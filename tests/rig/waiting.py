@@ -10,11 +10,20 @@ LIMIT = 20 * float(os.environ.get("SLOWER", 1))
 watchers: list[Callable[[], object]] = []
 
 
-def wait_until(condition: Callable[[], object], what: object, limit: float = LIMIT) -> None:
-    """Wait until `condition` returns something true; AssertionError if that takes too long."""
+def wait_until(
+    condition: Callable[[], object],
+    what: str,
+    limit: float = LIMIT,
+    seen: Callable[[], object] = lambda: "nothing",
+) -> None:
+    """Wait until `condition` returns something true; AssertionError if that takes too long.
+
+    The error says what was waited for, and what `seen` returns then.
+    """
     deadline = monotonic() + limit
     while not condition():
         for watch in watchers:
             watch()
-        assert monotonic() < deadline, f"waited {limit:.0f} s (SLOWER=3: longer): {what}"
+        if monotonic() > deadline:
+            raise AssertionError(f"waited {limit:.0f} s for {what}; seen: {seen()} (SLOWER=3?)")
         sleep(0.02)
