@@ -28,7 +28,6 @@ ENVIRONMENT = {  # nothing of the user's
     "PYTHONUNBUFFERED": "1",  # a killed program would lose what it has printed
     "PYTHONWARNINGS": "ignore:BlockingConnection is deprecated",  # as pika 1.5 says
     "PYTHONPATH": f"{TESTS}:{ROOT}",
-    "TZ": "XYZ+11",  # eleven hours behind UTC
     "SLOWER": os.environ.get("SLOWER", "1"),
 }
 
