@@ -1,5 +1,6 @@
 """A server as tests/server.md's own commands set it up: for this RabbitMQ, with shorter delays."""
 
+import configparser
 import logging
 import re
 import shlex
@@ -66,6 +67,16 @@ def shop(server: Node) -> Iterator[Channel]:
     logging.info(log_end(server.folder))  # pytest shows it with a test that failed
 
 
+def test_service_runs_what_the_page_installs():
+    unit = configparser.ConfigParser()
+    unit.read_string(re.findall(r"(?s)```\n(\[Service\].*?)```", PAGE)[0])
+    (installed,) = commands("install -D")
+    (added,) = commands("adduser --system")
+    assert unit["Service"]["ExecStart"] == f"/usr/bin/python3 {installed[-1]}"
+    assert unit["Service"]["User"] == added[-1]
+    assert f"> {unit['Service']['EnvironmentFile']})" in PAGE, "where the URL is written"
+
+
 def test_pages_test_shows_what_the_page_says(server, shop):
     """Five orders are processed, one is rejected and kept, then deleted. It is all quorum."""
     run_producer(PRODUCER, server.url(*SHOP))
@@ -93,19 +104,6 @@ def test_order_that_always_fails_is_dead_after_21_tries(server, shop):
     assert received.count("FAILS") == 21
     assert not delays(server) or received[1] == "B", "from 4.3.1 on, others go first"
     assert take_ids(shop, "orders.dead") == ["FAILS"]
-
-
-@pytest.mark.weekly
-def test_dead_letter_that_is_looked_at_is_kept(server, shop):
-    """RabbitMQ 4 deletes what is given back more often than its queue's limit, by default 20."""
-    shop.basic_publish("", "orders.dead", b"A")
-    for _ in range(30):
-        wait_for_ready(shop, 1, "orders.dead")
-        method, _, _ = shop.basic_get("orders.dead")
-        shop.basic_reject(method.delivery_tag, requeue=True)
-    wait_for_ready(shop, 1, "orders.dead")
-    python(server, "python3 -c 'import pika, producer; print")
-    wait_for_ready(shop, 1, "orders.dead")
 
 
 @pytest.mark.weekly
