@@ -12,7 +12,6 @@ from rig.waiting import LIMIT
 
 # Methods of AMQP on the wire (their class and number), and a whole frame.
 CONNECTION_CLOSE = b"\x00\x0a\x00\x32"
-CHANNEL_OPEN = b"\x00\x14\x00\x0a"
 CONSUME_OK = b"\x00\x3c\x00\x15"
 BASIC_ACK = b"\x00\x3c\x00\x50"  # from RabbitMQ, it is a confirmation
 HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
@@ -31,7 +30,8 @@ class Network(socketserver.ThreadingTCPServer):
 
     When bytes of `sent` or `answered` come for the first time, their fault is called before they
     are passed on; None keeps them back for ever. A fault that raises OSError cuts the connection.
-    Any other exception is raised by the end of the `with`, which comes when no client is left.
+    Any other exception is raised by the end of the `with`, which comes when no client is left, or
+    noted in the exception that ends it.
     """
 
     def __init__(
@@ -77,9 +77,11 @@ class Network(socketserver.ThreadingTCPServer):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
-    def __exit__(self, kind: object, *_: object) -> None:
+    def __exit__(self, _: object, raised: BaseException | None, __: object) -> None:
         self._over.set()
         self.shutdown()
         self.server_close()
-        if self._errors and not kind:
-            raise self._errors[0]
+        for error in self._errors:
+            if not raised:
+                raise error
+            raised.add_note(f"Network: {error!r}")
