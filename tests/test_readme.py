@@ -2,7 +2,10 @@
 
 import contextlib
 import re
+import shlex
 import sqlite3
+import subprocess
+import sys
 
 import yaml
 
@@ -36,11 +39,15 @@ def test_once_only_stores_each_result_once(url, channel, tmp_path):
 
 def test_publish_is_called_as_shown(url, channel, tmp_path):
     (code,) = re.findall(r"### Publishing.*?```python\n(.*?)```", README, re.S)
-    script = tmp_path / "publishing.py"
-    check = "import signal\nassert signal.getsignal(signal.SIGINT) != signal.SIG_DFL\n"
-    script.write_text(code + check)
-    assert run_producer(script, url).log == "", "run_producer() changes neither logs nor signals"
+    example = tmp_path / "example.py"
+    example.write_text(code)
+    assert run_producer(TESTS / "changed/publisher.py", url, example).log == ""
     assert take_ids(channel) == ["A-1"]
+
+
+def test_work_is_tried_as_shown():
+    (command,) = re.findall('`python3 (-c "import consumer.*?")`', README)
+    subprocess.run([sys.executable, *shlex.split(command)], cwd=ROOT, check=True, timeout=LIMIT)
 
 
 def test_docker_compose_keeps_the_orders_and_lets_no_other_computer_in():
