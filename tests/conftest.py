@@ -102,7 +102,10 @@ def in_process(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def slept(in_process: None, monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that the scripts' functions want to sleep. They do not, and may 9,999 times."""
+    """The seconds that the scripts' functions want to sleep. They do not, and may 9,999 times.
+
+    Connections sleep in the same way.
+    """
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -110,4 +113,5 @@ def slept(in_process: None, monkeypatch: pytest.MonkeyPatch) -> list[float]:
         assert len(slept) < 10_000, "it never ends"
 
     monkeypatch.setattr("time.sleep", sleep)
+    monkeypatch.setattr("pika.BlockingConnection.sleep", lambda connection, seconds: sleep(seconds))
     return slept

@@ -63,27 +63,33 @@ def test_each_failure_is_told_and_tried_again_without_end(slept, monkeypatch, ca
             raise kind("why")
 
     monkeypatch.setattr(consumer, "consume_orders", fail)
+    monkeypatch.setattr(consumer.RABBITMQ, "host", "rabbitmq.example")
     with pytest.raises(KeyboardInterrupt):
         consumer.main()
-    where = f"127.0.0.1:{consumer.RABBITMQ.port}"
+    where = f"rabbitmq.example:{consumer.RABBITMQ.port}"
     for kind, record in zip(failures, caplog.records, strict=True):
         if kind is None:
-            assert "was the queue deleted?" in record.message
+            assert record.levelname == "ERROR" and "was the queue deleted?" in record.message
         elif kind is Exception:
-            assert (record.message, record.exc_info[0]) == ("Trying again", kind)
+            assert (record.levelname, record.message) == ("ERROR", "Trying again")
+            assert record.exc_info[0] is kind
         else:
             told = f"Trying RabbitMQ at {where} again: {kind('why')!r}"
-            assert (record.message, record.exc_info) == (told, None)
+            assert (record.levelname, record.message) == ("WARNING", told)
+            assert not record.exc_info
     assert slept == [1] * len(failures)
 
 
-@pytest.mark.parametrize("amount", [10**9, 0, -3, "12.50"])
-def test_work_is_two_seconds_on_the_whole_order(amount, channel, slept, monkeypatch, caplog):
+@pytest.mark.parametrize(
+    "fields",
+    [{"amount": 10**9}, {"amount": 0, "status": "paid"}, {"amount": "12.50", "customer": ""}],
+)
+def test_work_is_two_seconds_on_the_whole_order(fields, channel, slept, monkeypatch, caplog):
     """Beside the work, nothing takes time."""
     worked_on = []
     work = consumer.process_order
     monkeypatch.setattr(consumer, "process_order", lambda order: worked_on.append(dict(order)))
-    body = order_json(7, amount=amount, items=["x"])
+    body = order_json("", items=["x" * 200_000], **fields)
     put(channel, b"hello", body)
     for _ in ["rejected", "done"]:
         consumer.handle_message(channel, *channel.basic_get("orders"))
@@ -99,10 +105,10 @@ def test_log_tells_what_happens_to_each_order(url, channel):
     body = order_json(name, fails=1)
     put(channel, b"hello", body, order_json("B"))
     process = run_consumer(WORKER, url, until="Processed 'B'", may_say="Rejecting|Failed")
+    no_json = pytest.raises(ValueError, json.loads, "hello")
     assert [record.split("\n")[0] for record in process.records] == [
         "INFO Waiting for orders. Ctrl-C ends this; an unfinished order comes again",
-        "ERROR Rejecting (InvalidOrder('unreadable JSON: "
-        "Expecting value: line 1 column 1 (char 0)')): 'hello'",
+        f"ERROR Rejecting (InvalidOrder('unreadable JSON: {no_json.value}')): 'hello'",
         f"INFO Received '{name}', redelivered: False",
         f"ERROR Failed: {body.decode()!r}",
         f"INFO Received '{name}', redelivered: True",
@@ -134,7 +140,7 @@ def test_idle_consumer_only_sends_heartbeats(url, channel):
         process.wait_for("Waiting for orders")
         begin, time_at_begin = len(network.sent), process.processor_time()
         process.wait_until(lambda: network.sent.count(HEARTBEAT) >= 2, "heartbeats")
-        assert network.sent[begin:] == HEARTBEAT * 2
+        assert not network.sent[begin:].replace(HEARTBEAT, b"")
         assert process.processor_time() - time_at_begin < 2
         assert process.count("") == process.count("Waiting for orders") == 1
         put(channel, order_json("A"))
@@ -215,10 +221,10 @@ def test_failed_order_goes_back_after_a_pause(kind, channel, in_process, monkeyp
 
 
 def test_pause_sends_heartbeats(url, channel, monkeypatch):
-    """pika sends one every two seconds. The pause comes after work of up to a minute."""
+    """pika sends one each second. The pause comes after work of up to a minute."""
     monkeypatch.setattr(consumer, "process_order", lambda order: order["no such field"])
     put(channel, order_json("A"))
-    with Network(url) as network, connect(network.url, heartbeat=4) as connection:
+    with Network(url) as network, connect(network.url, heartbeat=2) as connection:
         receiving = connection.channel()
         message = receiving.basic_get("orders")
         before = network.sent.count(HEARTBEAT)
