@@ -36,7 +36,7 @@ def parse_order(body: bytes) -> dict:
 def process_order(order: dict) -> None:
     """Put your own work here. README.md says more ("For engineers").
 
-    - Raise InvalidOrder if the order must not be tried again. Then RabbitMQ deletes it.
+    - Raise InvalidOrder if RabbitMQ must not deliver the order again.
     - After any other exception, RabbitMQ delivers the order again.
     - An order can come more than once, for example after Ctrl-C.
     - The work must take less than a minute. During the work, pika cannot send heartbeats ("I am
@@ -62,7 +62,7 @@ def handle_message(channel, method, properties, body: bytes) -> None:
         return
     except Exception:
         logging.exception(f"Failed: {text!r}")  # adds the traceback
-        # The order goes back to its place in the queue, and can come again at once: so wait first.
+        # The order goes back to the queue, and can come again at once: so wait first.
         # This repeats as long as the work fails (README.md, "On a server", sets a limit).
         channel.connection.sleep(PAUSE)  # like time.sleep(), but with heartbeats
         channel.basic_reject(delivery_tag=method.delivery_tag, requeue=True)

@@ -27,7 +27,7 @@ def publish(orders: list) -> None:
     """Publish the orders. When publish() returns, RabbitMQ has confirmed all of them.
 
     After an exception, some or all of them can be stored. A second call stores these twice.
-    While RabbitMQ has too little memory or disk space, publish() waits, and logs nothing.
+    By default, publish() waits silently while RabbitMQ has too little memory or disk space.
     """
     logging.info(f"Connecting to RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port}, with retries")
     with pika.BlockingConnection(RABBITMQ) as connection:
