@@ -22,18 +22,6 @@ class Mixed(ConnectionError, TimeoutError, KeyError, JSONDecodeError, RecursionE
     """Whichever of these an `except` names, it catches this."""
 
 
-def test_other_kind_of_queue_is_told_until_it_is_deleted(url, channel):
-    """Each connection is closed before the next one."""
-    channel.queue_declare("orders", durable=True, arguments={"x-max-priority": 5})
-    told = "^WARNING Trying RabbitMQ at .*again: .*PRECONDITION_FAILED - inequivalent arg"
-    with Network(url) as network, Program(CONSUMER, network.url, may_say=told) as process:
-        process.wait_for(told, times=3)
-        assert network.sent.count(CONNECTION_CLOSE) >= 2
-        assert process.count("Waiting") == 0
-        channel.queue_delete("orders")
-        process.wait_for("Waiting")
-
-
 @pytest.mark.parametrize(
     ("error", "end"),
     [("ConnectionRefused", SIGTERM), ("ACCESS_REFUSED", SIGINT), ("NOT_ALLOWED", SIGINT)],
@@ -244,17 +232,3 @@ def test_rejected_messages_leave_the_queue_and_are_whole_in_the_log(url, channel
     assert texts == [repr(text) for text in [binary_text, *map(bytes.decode, orders)]]
     assert process.count(r"InvalidOrder\('unknown'\)") == 1
     wait_for_ready(channel, 0)
-
-
-@pytest.mark.parametrize(
-    "text", ["\x1b[2J", "A\x85\u2028\u202eZ", "A\r\n2026-11-25 20:30:15,297 INFO Processed FORGED"]
-)
-def test_no_message_forges_a_line_of_the_log_or_steers_the_terminal(text, url, channel):
-    """Unless the work puts a part of it into an exception of its own: a traceback shows that."""
-    put(channel, text.encode(), order_json("A", refused=text), order_json(text, fails=1))
-    put(channel, order_json("B"))
-    process = run_consumer(WORKER, url, until="Processed 'B'", may_say="Rejecting|Failed")
-    said = " ".join(record.split()[1] for record in process.records)
-    done = "Received Worked Processed"
-    assert said == f"Waiting Rejecting Received Rejecting Received Failed: {done} {done}"
-    assert all(line.isprintable() for line in process.log.split("\n"))
