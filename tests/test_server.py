@@ -13,7 +13,7 @@ from pika.adapters.blocking_connection import BlockingChannel as Channel
 from pika.exceptions import ProbableAuthenticationError
 
 from rig.node import Node, connect, log_end, running_node
-from rig.orders import SAMPLE_IDS, order_json, put, take_all, take_ids, wait_for_ready
+from rig.orders import SAMPLE_IDS, order_json, put, take_ids, wait_for_ready
 from rig.processes import ENVIRONMENT, PRODUCER, ROOT, TESTS, WORKER, Program, run_producer
 from rig.waiting import LIMIT, wait_until
 
@@ -104,22 +104,3 @@ def test_order_that_always_fails_is_dead_after_21_tries(server, shop):
     assert received.count("FAILS") == 21
     assert not delays(server) or received[1] == "B", "from 4.3.1 on, others go first"
     assert take_ids(shop, "orders.dead") == ["FAILS"]
-
-
-@pytest.mark.weekly
-def test_shovel_publishes_dead_letters_again(server, shop):
-    bodies = [order_json("A"), order_json("B")]
-    put(shop)
-    for body in bodies:
-        shop.basic_publish("", "orders.dead", body)
-    wait_for_ready(shop, 2, "orders.dead")
-    try:
-        for words in commands("rabbitmq-plugins") + commands("rabbitmqctl set_parameter"):
-            server.command(*words)
-        wait_for_ready(shop, 2)
-        assert take_all(shop) == bodies
-        wait_for_ready(shop, 0, "orders.dead")
-        parameters = ["rabbitmqctl", "list_parameters", "-p", "shop"]
-        wait_until(lambda: "again" not in server.command(*parameters), "it removes itself")
-    finally:
-        server.command("rabbitmq-plugins", "disable", "rabbitmq_shovel")
