@@ -26,8 +26,8 @@ ORDERS = [
 def publish(orders: list) -> None:
     """Publish the orders. When publish() returns, RabbitMQ has confirmed all of them.
 
-    After an exception, some or all of them can be stored. A second call stores these twice.
-    By default, publish() waits silently while RabbitMQ has too little memory or disk space.
+    After an exception, some or all orders can be stored. A second call stores all orders again.
+    publish() can wait silently, for example while RabbitMQ has too little memory or disk space.
     """
     logging.info(f"Connecting to RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port}, with retries")
     with pika.BlockingConnection(RABBITMQ) as connection:
