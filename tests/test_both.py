@@ -3,7 +3,7 @@
 import re
 import runpy
 import sys
-from signal import SIGINT
+from signal import SIGINT, SIGTERM
 
 import pika
 import pytest
@@ -59,12 +59,21 @@ def test_connection_is_as_amqp_url_says(script, amqp_url, monkeypatch):
     [(PRODUCER, BASIC_ACK, 1), (CONSUMER, CONSUME_OK, 0)],
     ids=["confirmation", "subscription"],
 )
-def test_ctrl_c_ends_the_silent_wait_for_an_answer(script, answer, lines, url, channel):
+@pytest.mark.parametrize("number", [SIGINT, SIGTERM])
+def test_signal_ends_the_silent_wait_for_an_answer(script, answer, lines, number, url, channel):
     """No order is called stored, and no consumer waiting, before RabbitMQ has said so.
 
     The producer has said that it connects.
     """
     with Network(url, answered={answer: None}) as network, Program(script, network.url) as process:
         process.wait_until(lambda: answer in network.answered, "RabbitMQ's answer")
-        process.kill(SIGINT)
+        process.kill(number)
     assert process.count("") == lines
+
+
+@each_script
+def test_other_kind_of_queue_is_told(script, url, channel):
+    channel.queue_declare("orders", durable=True, arguments={"x-max-priority": 5})
+    told = "PRECONDITION_FAILED - inequivalent arg"
+    with Program(script, url, may_say=told) as process:
+        process.wait_for(told, times=1 if script == PRODUCER else 2)

@@ -11,7 +11,7 @@ from rig.orders import order_json
 @pytest.mark.parametrize(
     ("encoding", "fields"),
     [
-        ("utf-8", {"order_id": "", "customer": "", "amount": 0}),
+        ("utf-8", {"order_id": "", "customer": "", "amount": 0, "comment": None}),
         ("utf-8-sig", {"amount": -3.5, "items": [1, {"n": None}] * 100_000}),
         ("utf-16", {"order_id": "A" * 1_000_000, "amount": 10**300, "status": "Ж" * 1_000_000}),
         ("utf-32", {"order_id": 1, "customer": {"name": "Ж"}, "amount": "12.50", "status": False}),

@@ -103,8 +103,9 @@ def test_order_is_called_stored_when_rabbitmq_confirms_it(url, channel):
         Network(url, answered={BASIC_ACK: lambda: confirm.wait(LIMIT)}) as network,
         Program(PRODUCER, network.url) as process,
     ):
+        process.wait_for("Connecting")
         process.wait_until(lambda: BASIC_ACK in network.answered, "a confirmation")
-        assert process.count("") == process.count("Connecting") == 1
+        assert process.count("") == 1
         confirm.set()
         assert process.wait() == 0
     assert process.orders("Stored") == take_ids(channel) == SAMPLE_IDS
@@ -126,9 +127,9 @@ def test_error_of_rabbitmq_or_the_network_is_told_in_a_line(kind, in_process, mo
     ]
 
 
-def test_order_that_is_no_json_raises_its_own_error(channel, slept, monkeypatch):
+def test_order_that_is_no_json_raises_its_own_error(channel, slept, monkeypatch, caplog):
     """Those before it are stored, without delay. The caller's list stays as it is."""
-    order = {"customer": "B", "amount": 5, "items": ["x"]}
+    order = {"customer": "B", "amount": 5, "items": ["x" * 10_000]}
     orders = [order, {"order_id": "C", "amount": Decimal(5)}, order]
     before = [dict(order) for order in orders]
     monkeypatch.setattr(producer, "ORDERS", orders)
@@ -136,3 +137,4 @@ def test_order_that_is_no_json_raises_its_own_error(channel, slept, monkeypatch)
         producer.main()
     assert orders == before and slept == []
     assert [json.loads(body) for body in take_all(channel)] == [order]
+    assert caplog.messages[-1] == f"Stored {json.dumps(order)}"
