@@ -69,11 +69,3 @@ def test_signal_ends_the_silent_wait_for_an_answer(script, answer, lines, number
         process.wait_until(lambda: answer in network.answered, "RabbitMQ's answer")
         process.kill(number)
     assert process.count("") == lines
-
-
-@each_script
-def test_other_kind_of_queue_is_told(script, url, channel):
-    channel.queue_declare("orders", durable=True, arguments={"x-max-priority": 5})
-    told = "PRECONDITION_FAILED - inequivalent arg"
-    with Program(script, url, may_say=told) as process:
-        process.wait_for(told, times=1 if script == PRODUCER else 2)

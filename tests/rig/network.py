@@ -10,11 +10,10 @@ import pika
 
 from rig.waiting import LIMIT
 
-# Methods of AMQP on the wire (their class and number), and a whole frame.
+# Methods of AMQP on the wire: their class and number.
 CONNECTION_CLOSE = b"\x00\x0a\x00\x32"
 CONSUME_OK = b"\x00\x3c\x00\x15"
 BASIC_ACK = b"\x00\x3c\x00\x50"  # from RabbitMQ, it is a confirmation
-HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
 
 Faults = dict[bytes, Callable[[], object] | None]

@@ -125,12 +125,6 @@ class Program:
     def has_ended(self) -> bool:
         return not self._reader.is_alive()
 
-    def processor_time(self) -> float:
-        """Return the seconds that it has used."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().split()
-        user, system = fields[13:15]  # as proc(5) counts them
-        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-
     def let_work_end(self) -> None:
         """Let the work on an order that waits (changed/worker.py) go on."""
         assert self.process.stdin
