@@ -10,6 +10,10 @@ import pika
 
 # For another RabbitMQ, set the environment variable AMQP_URL: amqp://user:password@host:port
 RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672"))
+# RabbitMQ may still be starting: so pika tries up to ten times before it raises an exception.
+# Then the loop in main() logs the error and begins again.
+RABBITMQ.connection_attempts = 10
+RABBITMQ.retry_delay = 3  # seconds
 QUEUE = "orders"
 FIELDS = ["order_id", "customer", "amount", "status"]  # every order must have them
 PAUSE = 5  # seconds to wait before a failed order goes back to the queue
@@ -23,7 +27,7 @@ def parse_order(body: bytes) -> dict:
     """Return the order in a message. Raise InvalidOrder if the message is not an order."""
     try:
         order = json.loads(body)
-    except (ValueError, RecursionError) as error:  # not JSON, or nested too deeply: [[[[
+    except (ValueError, RecursionError) as error:  # RecursionError: e.g. 100,000 nested brackets
         raise InvalidOrder(f"unreadable JSON: {error}")
     if not isinstance(order, dict):
         raise InvalidOrder("not a JSON object")
@@ -39,7 +43,7 @@ def process_order(order: dict) -> None:
     - Raise InvalidOrder if RabbitMQ must not deliver the order again.
     - After any other exception, RabbitMQ delivers the order again.
     - An order can come more than once, for example after Ctrl-C.
-    - The work must take less than a minute. During the work, pika cannot send heartbeats ("I am
+    - The work should take less than a minute. During the work, pika cannot send heartbeats ("I am
       alive"). Without them, RabbitMQ can close the connection and deliver the order again.
     """
     time.sleep(2)  # simulates the work
@@ -77,6 +81,7 @@ def consume_orders() -> None:
 
     Return if RabbitMQ cancels the consumer, for example because the queue was deleted.
     """
+    logging.info(f"Connecting to RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port} (it may be starting)")
     with pika.BlockingConnection(RABBITMQ) as connection:
         channel = connection.channel()
         channel.queue_declare(QUEUE, durable=True)
@@ -85,24 +90,24 @@ def consume_orders() -> None:
         channel.basic_consume(queue=QUEUE, on_message_callback=handle_message)
         logging.info("Waiting for orders. Ctrl-C ends this; an unfinished order comes again")
         channel.start_consuming()  # returns only if RabbitMQ cancels the consumer
+        logging.error("RabbitMQ has cancelled this consumer: was the queue deleted?")
 
 
 def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level="INFO")
     logging.getLogger("pika").setLevel("CRITICAL")  # pika logs much more than we need
-    # Normally, Ctrl-C (SIGINT) raises KeyboardInterrupt: then `with` closes the connection,
-    # which takes long if RabbitMQ does not answer. With SIG_DFL, Ctrl-C ends the program at once.
+    # Ctrl-C (SIGINT) ends the program at once: it does not wait for `with` to close the connection.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     while True:
         try:
             consume_orders()
-            logging.error("RabbitMQ has cancelled this consumer: was the queue deleted?")
         except (pika.exceptions.AMQPError, OSError) as error:
-            # AMQPError: e.g. RabbitMQ is down. OSError: e.g. unknown host. !r shows the class, too.
-            logging.warning(f"Trying RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port} again: {error!r}")
-        except Exception:  # e.g. RabbitMQ does not answer, or a mistake in this file
+            # AMQPError: e.g. RabbitMQ is down. OSError: e.g. unknown host.
+            logging.warning(f"Trying again: {error!r}")  # !r shows the class of the error, too
+        except Exception:
+            # Unexpected, e.g. a mistake in this file: so show where it happened.
             logging.exception("Trying again")  # adds the traceback
-        time.sleep(1)
+        time.sleep(3)  # so that the same error does not fill the log
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ import pika
 
 # For another RabbitMQ, set the environment variable AMQP_URL: amqp://user:password@host:port
 RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672"))
-# RabbitMQ may still be starting: pika tries to connect up to 30 times, and waits in between.
-RABBITMQ.connection_attempts = 30
-RABBITMQ.retry_delay = 1  # second
+# RabbitMQ may still be starting: so pika tries up to ten times before it raises an exception.
+RABBITMQ.connection_attempts = 10
+RABBITMQ.retry_delay = 3  # seconds
 QUEUE = "orders"
 ORDERS = [
     {"order_id": "ORD-001", "customer": "Иван Иванов", "amount": 5000, "status": "pending"},
@@ -26,10 +26,10 @@ ORDERS = [
 def publish(orders: list) -> None:
     """Publish the orders. When publish() returns, RabbitMQ has confirmed all of them.
 
-    After an exception, some or all orders can be stored. A second call stores all orders again.
+    After an exception, orders may already be stored. A second call stores all orders again.
     publish() can wait silently, for example while RabbitMQ has too little memory or disk space.
     """
-    logging.info(f"Connecting to RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port}, with retries")
+    logging.info(f"Connecting to RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port} (it may be starting)")
     with pika.BlockingConnection(RABBITMQ) as connection:
         channel = connection.channel()
         channel.queue_declare(QUEUE, durable=True)
@@ -44,8 +44,8 @@ def publish(orders: list) -> None:
                 body=body,
                 # 2 is persistent: in a durable queue, the order survives a restart of RabbitMQ.
                 properties=pika.BasicProperties(delivery_mode=2),
-                # Raise an exception if the queue has been deleted. (Otherwise, RabbitMQ drops the
-                # order, but confirms it.)
+                # Raise an exception if the queue has been deleted meanwhile. (Without this,
+                # RabbitMQ would drop the order, but confirm it.)
                 mandatory=True,
             )
             logging.info(f"Stored {body}")
@@ -54,14 +54,13 @@ def publish(orders: list) -> None:
 def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level="INFO")
     logging.getLogger("pika").setLevel("CRITICAL")  # pika logs much more than we need
-    # Normally, Ctrl-C (SIGINT) raises KeyboardInterrupt: then `with` closes the connection,
-    # which takes long if RabbitMQ does not answer. With SIG_DFL, Ctrl-C ends the program at once.
+    # Ctrl-C (SIGINT) ends the program at once: it does not wait for `with` to close the connection.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         publish(ORDERS)
     except (pika.exceptions.AMQPError, OSError) as error:
-        # AMQPError: e.g. RabbitMQ is down. OSError: e.g. unknown host. !r shows the class, too.
-        logging.error(f"Failed: {error!r}")
+        # AMQPError: e.g. RabbitMQ is down. OSError: e.g. unknown host.
+        logging.error(f"Failed: {error!r}")  # !r shows the class of the error, too
         sys.exit(1)
 
 

@@ -22,7 +22,7 @@ def test_rabbitmq_that_ends_loses_no_order(own_node, end):
         own_node.start()
     with (
         Network(url, sent={b"SENT-00050": lambda: own_node.end(end)}) as network,
-        Program(WORKER, url, may_say="^WARNING Trying RabbitMQ at") as consumer,
+        Program(WORKER, url, may_say="^WARNING Trying again: ") as consumer,
     ):
         consumer.wait_for("Received 'CURRENT'")
         many = [PRODUCER_OF_MANY, network.url, "SENT"]

@@ -13,6 +13,6 @@ for _ in ["first", "second"]:
     with connect(os.environ["AMQP_URL"]) as connection:
         connection.channel().queue_delete("orders")
     runpy.run_path(sys.argv[1])
-assert (producer.RABBITMQ.connection_attempts, producer.RABBITMQ.retry_delay) == (30, 1)
+assert (producer.RABBITMQ.connection_attempts, producer.RABBITMQ.retry_delay) == (10, 3)
 assert getsignal(SIGINT) is default_int_handler, "publish() changes signals"
 assert not logging.getLogger("pika").level, "publish() changes the log of pika"

@@ -30,7 +30,8 @@ class Network(socketserver.ThreadingTCPServer):
     When bytes of `sent` or `answered` come for the first time, their fault is called before they
     are passed on; None keeps them back for ever. A fault that raises OSError cuts the connection.
     Any other exception is raised by the end of the `with`, which comes when no client is left, or
-    noted in the exception that ends it.
+    noted in the exception that ends it. While `is_open` is false, a client is accepted and reset,
+    as Docker does it.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Network(socketserver.ThreadingTCPServer):
         self.url = url.replace(f":{self._rabbitmq[1]}/", f":{self.server_address[1]}/")
         self.sent, self.answered = bytearray(), bytearray()  # all that has come
         self._faults = [(self.sent, dict(sent or {})), (self.answered, dict(answered or {}))]
+        self.is_open, self.resets = True, 0
         self._over = threading.Event()
         self._lock = threading.Lock()
         self._errors: list[BaseException] = []
@@ -48,6 +50,9 @@ class Network(socketserver.ThreadingTCPServer):
 
     def finish_request(self, client: socket.socket, _: object) -> None:  # type: ignore[override]
         """Serve a client, in a thread of its own."""
+        if not self.is_open:
+            self.resets += 1
+            return
         with contextlib.suppress(OSError), socket.create_connection(self._rabbitmq) as rabbitmq:
             answers = threading.Thread(
                 target=self._pass_on, args=[rabbitmq, client, *self._faults[1]], daemon=True
