@@ -38,7 +38,7 @@ def parse_order(body: bytes) -> dict:
 
 
 def process_order(order: dict) -> None:
-    """Put your own work here. README.md says more ("For engineers").
+    """Put your own work here. tests/server.md says more.
 
     - Raise InvalidOrder if RabbitMQ must not deliver the order again.
     - After any other exception, RabbitMQ delivers the order again.
@@ -61,13 +61,13 @@ def handle_message(channel, method, properties, body: bytes) -> None:
         process_order(order)
     except InvalidOrder as error:
         logging.error(f"Rejecting ({error!r}): {text!r}")
-        # RabbitMQ deletes the message (README.md, "On a server", shows how to keep it).
+        # RabbitMQ deletes the message (tests/server.md shows how to keep it).
         channel.basic_reject(delivery_tag=method.delivery_tag, requeue=False)
         return
     except Exception:
         logging.exception(f"Failed: {text!r}")  # adds the traceback
         # The order goes back to the queue, and can come again at once: so wait first.
-        # This repeats as long as the work fails (README.md, "On a server", sets a limit).
+        # This repeats as long as the work fails (tests/server.md shows how to set a limit).
         channel.connection.sleep(PAUSE)  # like time.sleep(), but with heartbeats
         channel.basic_reject(delivery_tag=method.delivery_tag, requeue=True)
         return

@@ -1,4 +1,4 @@
-"""What README.md shows: the code under "Once only", docker-compose.yml, the demo."""
+"""What the pages show: README.md's demo and docker-compose.yml, server.md's Python."""
 
 import contextlib
 import re
@@ -13,12 +13,17 @@ from rig.orders import SAMPLE_IDS, counts, order_json, put, take_ids
 from rig.processes import ROOT, TESTS, Program, run_consumer, run_producer
 from rig.waiting import LIMIT
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (TESTS / "server.md").read_text(encoding="utf-8")
+
+
+def shown(heading):
+    """Return the Python that server.md shows under a heading."""
+    (code,) = re.findall(rf"\n## {heading}\n[^#]*?```python\n(.*?)```", PAGE, re.S)
+    return code
 
 
 def test_once_only_stores_each_result_once(url, channel, tmp_path):
-    (shown,) = re.findall(r"### Once only.*?```python\n(.*?)```", README, re.S)
-    code = shown.replace("shop.db", f"{tmp_path}/shop.db")
+    code = shown("Once only").replace("shop.db", f"{tmp_path}/shop.db")
     script = tmp_path / "once_only.py"
     run = "consumer.process_order = process_order\nconsumer.main()\n"
     script.write_text(f"import consumer\n{code}\n{run}")
@@ -30,15 +35,14 @@ def test_once_only_stores_each_result_once(url, channel, tmp_path):
 
 
 def test_publish_is_called_as_shown(url, channel, tmp_path):
-    (code,) = re.findall(r"### Publishing.*?```python\n(.*?)```", README, re.S)
     example = tmp_path / "example.py"
-    example.write_text(code)
+    example.write_text(shown("Publishing"))
     assert run_producer(TESTS / "changed/publisher.py", url, example).log == ""
     assert take_ids(channel) == ["A-1"]
 
 
 def test_work_is_tried_as_shown():
-    (command,) = re.findall('`python3 (-c "import consumer.*?")`', README)
+    (command,) = re.findall('(?m)^python3 (-c "import consumer.*")$', PAGE)
     subprocess.run([sys.executable, *shlex.split(command)], cwd=ROOT, check=True, timeout=LIMIT)
 
 
