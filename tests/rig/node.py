@@ -1,11 +1,8 @@
 """A RabbitMQ node of the tests' own."""
 
-import atexit
 import contextlib
-import functools
-import json
+import logging
 import os
-import secrets
 import shutil
 import signal
 import socket
@@ -16,10 +13,10 @@ from pathlib import Path
 
 import pika
 
-from rig.waiting import LIMIT, wait_until
+from rig.waiting import BOOT, wait_until
 
+NAME = "orders@localhost"  # each node has a port mapper of its own
 PATH = f"/usr/lib/rabbitmq/bin:{os.environ['PATH']}"  # before Debian's wrappers
-INSTALLED = shutil.which("rabbitmq-server", path=PATH)
 # What RabbitMQ would otherwise look for, or keep, where a user's own server does.
 FILES = ["CONFIG_FILE", "CONFIG_FILES", "ADVANCED_CONFIG_FILE", "CONF_ENV_FILE"]
 FILES += ["ENABLED_PLUGINS_FILE", "MNESIA_BASE", "LOG_BASE"]
@@ -41,26 +38,6 @@ def listens(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-@functools.cache
-def epmd_port() -> int:
-    """Start Erlang's port mapper for the nodes of this process; return its port.
-
-    A node that did not find it would start another one, and leave it running.
-    """
-    port = free_port()
-    command = [*DIES_WITH_US, "epmd", "-address", "127.0.0.1", "-port", str(port)]
-    process = subprocess.Popen(command, env={"PATH": PATH}, stderr=subprocess.DEVNULL)
-    atexit.register(process.kill)
-    wait_until(lambda: listens(port), "epmd")
-    return port
-
-
-def log_end(folder: str | Path) -> str:
-    """Return the last warnings and errors of the node that has its files there."""
-    lines = Path(folder, "output").read_text(errors="replace").splitlines()
-    return "\n".join([line for line in lines if "[info]" not in line][-12:])
-
-
 class Node:
     """A RabbitMQ node on 127.0.0.1, all of its files in a folder.
 
@@ -69,19 +46,19 @@ class Node:
 
     process: subprocess.Popen[bytes]
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: str, epmd_port: int) -> None:
         self.folder = folder
         self.port = free_port()
-        self.name = f"orders-{secrets.token_hex(4)}@localhost"
+        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}"
         self.environment = {
-            "HOME": str(folder),  # for the Erlang cookie
+            "HOME": folder,  # for the Erlang cookie
             "PATH": PATH,
             "LC_ALL": "C.UTF-8",
-            "ERL_EPMD_PORT": str(epmd_port()),
+            "ERL_EPMD_PORT": str(epmd_port),
             # Erlang shall not burn processor time while it waits, nor listen to other machines.
             "ERL_AFLAGS": "+sbwt none +sbwtdcpu none +sbwtdio none "
             "-kernel inet_dist_use_interface {127,0,0,1}",
-            "RABBITMQ_NODENAME": self.name,
+            "RABBITMQ_NODENAME": NAME,
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(free_port()),
@@ -91,8 +68,9 @@ class Node:
         }
 
     def start(self) -> None:
-        """Boot it, and wait until it listens: that is the last thing it does."""
-        with (self.folder / "output").open("a") as output:
+        """Boot it, and wait until its log says that it is ready, also for rabbitmqctl."""
+        with open(f"{self.folder}/output", "ab") as output:
+            before = output.tell()
             self.process = subprocess.Popen(
                 [*DIES_WITH_US, "rabbitmq-server"],
                 cwd=self.folder,  # as a node that is killed may leave a dump
@@ -102,52 +80,59 @@ class Node:
                 stderr=output,
             )
 
-        def listens_or_ended() -> bool:
-            return listens(self.port) or self.process.poll() is not None
+        def ready_or_ended() -> bool:
+            log = Path(self.folder, "output").read_bytes()[before:]
+            return b"Server startup complete" in log or not self.runs()
 
-        wait_until(listens_or_ended, "RabbitMQ", 3 * LIMIT, seen=lambda: log_end(self.folder))
-        assert self.process.poll() is None, f"RabbitMQ did not start:\n{log_end(self.folder)}"
+        wait_until(ready_or_ended, "RabbitMQ", self.log_end, BOOT)
+        assert self.runs(), f"RabbitMQ did not start:\n{self.log_end()}"
+
+    def runs(self) -> bool:
+        return self.process.poll() is None
 
     def end(self, number: int = signal.SIGKILL) -> None:
         """End it: at once, or by SIGTERM in good order."""
         process = self.process  # which another thread may replace, once it has ended
         process.send_signal(number)
-        process.wait(3 * LIMIT)
+        process.wait(BOOT)
+
+    def log_end(self) -> str:
+        """Return its last warnings and errors."""
+        lines = Path(self.folder, "output").read_text(errors="replace").splitlines()
+        return "\n".join([line for line in lines if "[info]" not in line][-12:])
 
     def command(self, program: str, *arguments: str) -> str:
         """Return what one of RabbitMQ's commands prints (it costs a second or two)."""
-        command = [program, "-q", "-n", self.name, *arguments]
+        command = [program, "-q", "-n", NAME, *arguments]
         return subprocess.check_output(
-            command, cwd=self.folder, env=self.environment, text=True, timeout=3 * LIMIT
+            command, cwd=self.folder, env=self.environment, text=True, timeout=BOOT
         )
-
-    def url(self, vhost: str = "", user: str = "guest:guest") -> str:
-        """Return an AMQP URL of the node; `user` with the password."""
-        return f"amqp://{user}@127.0.0.1:{self.port}/{vhost}"
 
 
 @contextlib.contextmanager
-def running_node(definitions: dict | None = None) -> Iterator[Node]:
-    """Start a node in a temporary folder, and kill it at the end, also after SIGTERM.
-
-    `definitions` are as `rabbitmqctl export_definitions` writes them.
-    """
-    assert INSTALLED, "RabbitMQ is not installed: tests/run installs it"
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # KeyboardInterrupt
-    with tempfile.TemporaryDirectory(prefix="orders-") as folder:
-        if definitions:
-            Path(folder, "definitions.json").write_text(json.dumps(definitions))
-            config = f"load_definitions = {folder}/definitions.json\n"
-            Path(folder, "CONFIG_FILE.conf").write_text(config)
-        node = Node(Path(folder))
+def running_node() -> Iterator[Node]:
+    """Start a node; at the end, also after SIGTERM, kill it and remove its files."""
+    assert shutil.which("rabbitmq-server", path=PATH), "RabbitMQ is not installed: run tests/run"
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # KeyboardInterrupt
+    # Without this port mapper, Erlang would start one, and leave it running.
+    port = free_port()
+    command = [*DIES_WITH_US, "epmd", "-address", "127.0.0.1", "-port", str(port)]
+    with (
+        tempfile.TemporaryDirectory(prefix="orders-") as folder,
+        subprocess.Popen(command, env={"PATH": PATH}, stderr=subprocess.DEVNULL) as epmd,
+    ):
+        wait_until(lambda: listens(port), "epmd")
+        node = Node(folder, port)
         try:
             node.start()
             yield node
         finally:
+            epmd.kill()
             node.end()
-            signal.signal(signal.SIGTERM, before)
+            logging.info(node.log_end())  # pytest shows it with a test that failed
 
 
-def connect(url: str, heartbeat: int = 0) -> pika.BlockingConnection:
-    """Connect. Without heartbeats, the connection may idle long."""
-    return pika.BlockingConnection(pika.URLParameters(f"{url}?heartbeat={heartbeat}"))
+def connect(url: str) -> pika.BlockingConnection:
+    parameters = pika.URLParameters(url)
+    parameters.heartbeat = 0  # pika sends none while a test waits for something else
+    return pika.BlockingConnection(parameters)

@@ -1,4 +1,4 @@
-"""consumer.py with work that does what the order says: worker.py"""
+"""consumer.py with work that does what the order says"""
 
 import logging
 import sys
@@ -24,7 +24,7 @@ def process_order(order: dict) -> None:
     if "refused" in order:
         raise consumer.InvalidOrder(order["refused"])
     logging.info(f"Worked on {order['order_id']!r}")
-    order.clear()  # as work may
+    order.clear()  # work may change its order
 
 
 consumer.process_order = process_order
