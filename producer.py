@@ -13,6 +13,8 @@ RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://guest:guest@127
 # RabbitMQ may still be starting: so pika tries up to ten times before it raises an exception.
 RABBITMQ.connection_attempts = 10
 RABBITMQ.retry_delay = 3  # seconds
+# If RabbitMQ has too little memory or disk space, basic_publish() waits, and fails after a minute.
+RABBITMQ.blocked_connection_timeout = 60  # seconds
 QUEUE = "orders"
 ORDERS = [
     {"order_id": "ORD-001", "customer": "Иван Иванов", "amount": 5000, "status": "pending"},
@@ -26,8 +28,7 @@ ORDERS = [
 def publish(orders: list) -> None:
     """Publish the orders. When publish() returns, RabbitMQ has confirmed all of them.
 
-    After an exception, orders may already be stored. A second call stores all orders again.
-    publish() can wait silently, for example while RabbitMQ has too little memory or disk space.
+    After an exception, some or all orders may be stored. A second call stores all orders again.
     """
     logging.info(f"Connecting to RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port} (it may be starting)")
     with pika.BlockingConnection(RABBITMQ) as connection:

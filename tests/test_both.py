@@ -10,13 +10,14 @@ from rig.network import BASIC_ACK, CONSUME_OK, PROTOCOL_HEADER, Network
 from rig.orders import SAMPLE_IDS
 from rig.processes import CONSUMER, PRODUCER, WORKER, Program
 
+AMQPS = "amqps://shop:%2F@rabbitmq.example:5/%2F?heartbeat=9&blocked_connection_timeout=9"
 each_script = pytest.mark.parametrize("script", [PRODUCER, CONSUMER], ids=["producer", "consumer"])
 
 
 @each_script
-@pytest.mark.parametrize("amqp_url", [None, "amqps://shop:%2F@rabbitmq.example:5/%2F?heartbeat=9"])
+@pytest.mark.parametrize("amqp_url", [None, AMQPS])
 def test_connection_is_as_amqp_url_says(script, amqp_url, monkeypatch):
-    """Without AMQP_URL, to what docker-compose.yml starts. All limits but two are pika's."""
+    """Without AMQP_URL, to what docker-compose.yml starts. All limits but these are pika's."""
     monkeypatch.delenv("AMQP_URL")
     if amqp_url:
         monkeypatch.setenv("AMQP_URL", amqp_url)
@@ -24,6 +25,8 @@ def test_connection_is_as_amqp_url_says(script, amqp_url, monkeypatch):
     expected = pika.URLParameters(amqp_url or "amqp://guest:guest@127.0.0.1:5672")
     expected.connection_attempts = 10
     expected.retry_delay = 3
+    if script == PRODUCER:
+        expected.blocked_connection_timeout = 60
     for name in {*pika.connection.Parameters.__slots__} - {"_ssl_options"}:
         assert getattr(found, name) == getattr(expected, name), name
     assert not amqp_url or found.ssl_options.context.check_hostname

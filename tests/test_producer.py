@@ -34,6 +34,19 @@ def test_five_orders_are_stored_as_persistent_messages(url, channel):
         assert properties == pika.BasicProperties(delivery_mode=2)
 
 
+def test_lack_of_memory_raises(node, url, publish, monkeypatch, caplog):
+    """RabbitMQ can store an order when the lack has ended: in a queue that no other test has."""
+    monkeypatch.setattr(producer, "QUEUE", "blocked")
+    memory = ["rabbitmqctl", "set_vm_memory_high_watermark"]
+    node.command(*memory, "absolute", "1MB")
+    try:
+        with pytest.raises(exceptions.ConnectionBlockedTimeout):
+            publish(f"{url}?blocked_connection_timeout=1", FIVE)
+    finally:
+        node.command(*memory, "0.6")
+    assert "Stored" not in caplog.text
+
+
 def test_refused_order_raises(node, url, channel, publish, caplog):
     """The queue takes three orders."""
     limit = '{"max-length":3,"overflow":"reject-publish"}'
