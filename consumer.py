@@ -10,8 +10,8 @@ import pika
 
 # For another RabbitMQ, set the environment variable AMQP_URL: amqp://user:password@host:port
 RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672"))
-# RabbitMQ may still be starting: so pika tries up to ten times before it raises an exception.
-# Then the loop in main() logs the error and begins again.
+# RabbitMQ may still be starting: so pika quietly tries up to ten times. Then main() logs the
+# error, and the ten attempts begin again.
 RABBITMQ.connection_attempts = 10
 RABBITMQ.retry_delay = 3  # seconds
 QUEUE = "orders"
@@ -27,7 +27,7 @@ def parse_order(body: bytes) -> dict:
     """Return the order in a message. Raise InvalidOrder if the message is not an order."""
     try:
         order = json.loads(body)
-    except (ValueError, RecursionError) as error:  # RecursionError: e.g. 100,000 nested brackets
+    except (ValueError, RecursionError) as error:  # RecursionError: too many nested brackets
         raise InvalidOrder(f"unreadable JSON: {error}")
     if not isinstance(order, dict):
         raise InvalidOrder("not a JSON object")
@@ -38,11 +38,11 @@ def parse_order(body: bytes) -> dict:
 
 
 def process_order(order: dict) -> None:
-    """Put your own work here. tests/server.md says more.
+    """Put your own work here. (Before you use it on a server, read tests/server.md.)
 
-    - Raise InvalidOrder if RabbitMQ must not deliver the order again.
+    - Raise InvalidOrder to refuse the order: by default, RabbitMQ then deletes it.
     - After any other exception, RabbitMQ delivers the order again.
-    - An order can come more than once, for example after Ctrl-C.
+    - An order can come more than once, for example after Ctrl-C: the work must allow this.
     - The work should take less than a minute. During the work, pika cannot send heartbeats ("I am
       alive"). Without them, RabbitMQ can close the connection and deliver the order again.
     """
@@ -56,19 +56,20 @@ def handle_message(channel, method, properties, body: bytes) -> None:
         order = parse_order(body)
         order_id = order["order_id"]
         # redelivered is True if RabbitMQ may have delivered this message before.
-        # !r shows a line break as \n, so that this stays one line of the log.
+        # !r shows a line break in order_id as \n: the log entry stays one line.
         logging.info(f"Received {order_id!r}, redelivered: {method.redelivered}")
         process_order(order)
     except InvalidOrder as error:
         logging.error(f"Rejecting ({error!r}): {text!r}")
-        # RabbitMQ deletes the message (tests/server.md shows how to keep it).
+        # RabbitMQ deletes the message: then only the log has it (tests/server.md: how to keep it).
         channel.basic_reject(delivery_tag=method.delivery_tag, requeue=False)
         return
     except Exception:
         logging.exception(f"Failed: {text!r}")  # adds the traceback
-        # The order goes back to the queue, and can come again at once: so wait first.
-        # This repeats as long as the work fails (tests/server.md shows how to set a limit).
-        channel.connection.sleep(PAUSE)  # like time.sleep(), but with heartbeats
+        # The order goes back to the queue, ahead of newer ones. It can come again at once: so wait
+        # first. This repeats as long as the work fails; with one consumer, newer orders wait
+        # (tests/server.md: how to set a limit).
+        channel.connection.sleep(PAUSE)  # like time.sleep(), but pika can send heartbeats
         channel.basic_reject(delivery_tag=method.delivery_tag, requeue=True)
         return
     # RabbitMQ deletes the message only after this. If we die earlier, it comes again.
@@ -77,15 +78,12 @@ def handle_message(channel, method, properties, body: bytes) -> None:
 
 
 def consume_orders() -> None:
-    """Handle messages. Raise an exception if the connection or the channel fails.
-
-    Return if RabbitMQ cancels the consumer, for example because the queue was deleted.
-    """
+    """Handle messages. Return if the queue is deleted; raise an exception if RabbitMQ fails."""
     logging.info(f"Connecting to RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port} (it may be starting)")
     with pika.BlockingConnection(RABBITMQ) as connection:
         channel = connection.channel()
         channel.queue_declare(QUEUE, durable=True)
-        # RabbitMQ delivers a message only after we have acknowledged or rejected the previous one.
+        # RabbitMQ sends us a message only after we have acknowledged or rejected the previous one.
         channel.basic_qos(prefetch_count=1)
         channel.basic_consume(queue=QUEUE, on_message_callback=handle_message)
         logging.info("Waiting for orders. Ctrl-C ends this; an unfinished order comes again")
@@ -95,8 +93,8 @@ def consume_orders() -> None:
 
 def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level="INFO")
-    logging.getLogger("pika").setLevel("CRITICAL")  # pika logs much more than we need
-    # Ctrl-C (SIGINT) ends the program at once: it does not wait for `with` to close the connection.
+    logging.getLogger("pika").setLevel("CRITICAL")  # its exceptions say enough
+    # Ctrl-C (SIGINT) ends the program at once. (Closing the connection first could take minutes.)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     while True:
         try:
@@ -105,9 +103,9 @@ def main() -> None:
             # AMQPError: e.g. RabbitMQ is down. OSError: e.g. unknown host.
             logging.warning(f"Trying again: {error!r}")  # !r shows the class of the error, too
         except Exception:
-            # Unexpected, e.g. a mistake in this file: so show where it happened.
+            # Any other error, e.g. a mistake in consume_orders(): show where it happened.
             logging.exception("Trying again")  # adds the traceback
-        time.sleep(3)  # so that the same error does not fill the log
+        time.sleep(3)  # so that a lasting error does not flood the log
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://guest:guest@127
 # RabbitMQ may still be starting: so pika tries up to ten times before it raises an exception.
 RABBITMQ.connection_attempts = 10
 RABBITMQ.retry_delay = 3  # seconds
-# If RabbitMQ has too little memory or disk space, basic_publish() waits, and fails after a minute.
+# If RabbitMQ lacks memory or disk space for a minute, basic_publish() raises an exception.
 RABBITMQ.blocked_connection_timeout = 60  # seconds
 QUEUE = "orders"
 ORDERS = [
@@ -28,7 +28,7 @@ ORDERS = [
 def publish(orders: list) -> None:
     """Publish the orders. When publish() returns, RabbitMQ has confirmed all of them.
 
-    After an exception, some or all orders may be stored. A second call stores all orders again.
+    After an exception, orders may be stored, now or later. A second call stores such orders again.
     """
     logging.info(f"Connecting to RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port} (it may be starting)")
     with pika.BlockingConnection(RABBITMQ) as connection:
@@ -46,7 +46,7 @@ def publish(orders: list) -> None:
                 # 2 is persistent: in a durable queue, the order survives a restart of RabbitMQ.
                 properties=pika.BasicProperties(delivery_mode=2),
                 # Raise an exception if the queue has been deleted meanwhile. (Without this,
-                # RabbitMQ would drop the order, but confirm it.)
+                # RabbitMQ would drop the order without an error, and even confirm it.)
                 mandatory=True,
             )
             logging.info(f"Stored {body}")
@@ -54,13 +54,13 @@ def publish(orders: list) -> None:
 
 def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level="INFO")
-    logging.getLogger("pika").setLevel("CRITICAL")  # pika logs much more than we need
-    # Ctrl-C (SIGINT) ends the program at once: it does not wait for `with` to close the connection.
+    logging.getLogger("pika").setLevel("CRITICAL")  # its exceptions say enough
+    # Ctrl-C (SIGINT) ends the program at once. (Closing the connection first could take minutes.)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         publish(ORDERS)
     except (pika.exceptions.AMQPError, OSError) as error:
-        # AMQPError: e.g. RabbitMQ is down. OSError: e.g. unknown host.
+        # AMQPError: e.g. RabbitMQ is down, or refuses an order. OSError: e.g. unknown host.
         logging.error(f"Failed: {error!r}")  # !r shows the class of the error, too
         sys.exit(1)
 
