@@ -13,10 +13,13 @@ with running_node() as node:
     consumer = subprocess.Popen(
         [*python, CONSUMER], env=environment, stderr=subprocess.PIPE, encoding="utf-8"
     )
-    producer = subprocess.Popen([*python, PRODUCER], env=environment)
+    status: int | None = None
     assert consumer.stderr
     for line in consumer.stderr:
         print(line, end="", file=sys.stderr, flush=True)
-        if "Processed 'ORD-005'" in line or producer.poll():
+        if "Waiting for orders" in line:
+            status = subprocess.run([*python, PRODUCER], env=environment).returncode
+        if status or "Processed 'ORD-005'" in line:
             consumer.terminate()
-    sys.exit(producer.wait())
+            sys.exit(status)
+    sys.exit("The consumer has ended.")
