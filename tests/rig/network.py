@@ -39,7 +39,7 @@ class Network(socketserver.ThreadingTCPServer):
         self._key, self._fault = key, fault or self.is_over.wait
         threading.Thread(target=self.serve_forever, args=[0.02], daemon=True).start()
 
-    def finish_request(self, client: socket.socket, _: object) -> None:  # type: ignore[override]
+    def finish_request(self, client: socket.socket, _: object) -> None:
         """Serve a client, in a thread of its own."""
         with contextlib.suppress(OSError), socket.create_connection(self._rabbitmq) as rabbitmq:
             answers = threading.Thread(target=self._pass_on, args=[rabbitmq, client], daemon=True)

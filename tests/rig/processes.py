@@ -55,7 +55,6 @@ class Program:
 
     def _read(self) -> None:
         with self.process as process:  # it closes the pipes
-            assert process.stderr and process.stdout
             for line in process.stderr:
                 self._lines.append(line)
             self._printed = process.stdout.read()
@@ -116,7 +115,6 @@ class Program:
 
     def let_work_end(self) -> None:
         """Let the work on an order that waits (worker.py) go on."""
-        assert self.process.stdin
         self.process.stdin.close()
 
     def wait(self, limit: float = LIMIT) -> int:
