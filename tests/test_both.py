@@ -1,6 +1,8 @@
 """What both scripts have to do with RabbitMQ and a user."""
 
 import runpy
+import subprocess
+import sys
 from signal import SIGINT
 
 import pika
@@ -30,6 +32,13 @@ def test_connection_is_as_amqp_url_says(script, amqp_url, monkeypatch):
     for name in {*pika.connection.Parameters.__slots__} - {"_ssl_options"}:
         assert getattr(found, name) == getattr(expected, name), name
     assert not amqp_url or found.ssl_options.context.check_hostname
+
+
+@each_script
+def test_script_needs_no_other_file(script):
+    """Each can be copied alone. With -I, Python looks for modules only where pika is, too."""
+    code = f"import runpy; runpy.run_path({str(script)!r})"
+    subprocess.run([sys.executable, "-I", "-c", code], check=True)
 
 
 @each_script
