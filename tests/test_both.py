@@ -41,17 +41,6 @@ def test_script_needs_no_other_file(script):
     subprocess.run([sys.executable, "-I", "-c", code], check=True)
 
 
-@each_script
-def test_failure_is_told_in_a_line(script, url, channel):
-    """The queue is another one: the producer ends, the consumer tries again."""
-    channel.queue_declare("orders", durable=True, arguments={"x-max-priority": 5})
-    told = "^(ERROR Failed|WARNING Trying again): .*PRECONDITION_FAILED"
-    with Program(script, url, may_say=told) as process:
-        if script == PRODUCER:
-            assert process.wait() == 1
-        process.wait_for(told, times=1 if script == PRODUCER else 2)
-
-
 def test_scripts_wait_while_rabbitmq_starts(url):
     """As in README.md, where Docker accepts a connection before RabbitMQ does, and cuts it."""
     with (

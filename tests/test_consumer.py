@@ -8,6 +8,7 @@ import pytest
 from pika import exceptions
 
 import consumer
+from rig.network import CONNECTION_CLOSE, Network
 from rig.orders import counts, order_json, put, wait_for_ready
 from rig.processes import CONSUMER, WORKER, Program
 
@@ -42,6 +43,18 @@ def test_each_failure_is_told_and_tried_again(monkeypatch, caplog):
     ]
     assert told == expected * 2
     assert slept == [3] * 10
+
+
+def test_failure_closes_the_connection_and_is_tried_again(url, channel):
+    """The queue is another one. Connections that stay open would pile up at RabbitMQ."""
+    channel.queue_declare("orders", durable=True, arguments={"x-max-priority": 5})
+    told = "^WARNING Trying again: .*PRECONDITION_FAILED"
+    with (
+        Network(url, CONNECTION_CLOSE, fault=lambda: None) as network,
+        Program(CONSUMER, network.url, may_say=told) as process,
+    ):
+        process.wait_for(told, times=2)
+        assert network.key_came.is_set(), "the connection stayed open"
 
 
 def test_work_takes_two_seconds(channel, monkeypatch):

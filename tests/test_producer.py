@@ -34,6 +34,14 @@ def test_five_orders_are_stored_as_persistent_messages(url, channel):
         assert properties == pika.BasicProperties(delivery_mode=2)
 
 
+def test_failure_is_told_in_a_line_and_ends_it(url, channel):
+    """The queue is another one. A producer that tried again could store orders twice."""
+    channel.queue_declare("orders", durable=True, arguments={"x-max-priority": 5})
+    with Program(PRODUCER, url, may_say="^ERROR Failed: .*PRECONDITION_FAILED") as process:
+        assert process.wait() == 1
+    assert process.count("Connecting") == process.count("Failed") == 1
+
+
 def test_lack_of_memory_raises(node, url, publish, monkeypatch, caplog):
     """RabbitMQ can store an order when the lack has ended: in a queue that no other test has."""
     monkeypatch.setattr(producer, "QUEUE", "blocked")
@@ -48,12 +56,14 @@ def test_lack_of_memory_raises(node, url, publish, monkeypatch, caplog):
 
 
 def test_refused_order_raises(node, url, channel, publish, caplog):
-    """The queue takes three orders."""
+    """The queue takes three orders. The connection is closed."""
     limit = '{"max-length":3,"overflow":"reject-publish"}'
     node.command("rabbitmqctl", "set_policy", "limit", "^orders$", limit)
     try:
-        with pytest.raises(exceptions.NackError):
-            publish(url, FIVE)
+        with Network(url, CONNECTION_CLOSE, fault=lambda: None) as network:
+            with pytest.raises(exceptions.NackError):
+                publish(network.url, FIVE)
+            assert network.key_came.is_set()
     finally:
         node.command("rabbitmqctl", "clear_policy", "limit")
     assert caplog.text.count("Stored") == 3
