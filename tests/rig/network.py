@@ -29,9 +29,7 @@ class Network(socketserver.ThreadingTCPServer):
 
     daemon_threads = True  # a client that never closes does not stop the end
 
-    def __init__(
-        self, url: str, key: bytes = b"", fault: Callable[[], object] | None = cut
-    ) -> None:
+    def __init__(self, url: str, key: bytes, fault: Callable[[], object] | None = cut) -> None:
         super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
         self._rabbitmq = ("127.0.0.1", pika.URLParameters(url).port)
         self.url = url.replace(f":{self._rabbitmq[1]}", f":{self.server_address[1]}")
@@ -56,7 +54,7 @@ class Network(socketserver.ThreadingTCPServer):
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 seen += data
-                if self._key and self._key in seen and not self.key_came.is_set():
+                if self._key in seen and not self.key_came.is_set():
                     self.key_came.set()
                     self._fault()
                 to.sendall(data)
