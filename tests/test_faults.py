@@ -6,10 +6,9 @@ import pytest
 from pika.exceptions import AMQPError
 
 from rig.network import Network
-from rig.node import connect, running_node
+from rig.node import BOOT, connect, running_node
 from rig.orders import ids, new_order, order_json, put, wait_for_ready
 from rig.processes import WORKER, Program
-from rig.waiting import BOOT
 
 
 def test_rabbitmq_that_ends_loses_no_order(publish, caplog):

@@ -4,9 +4,9 @@ import contextlib
 import re
 import sqlite3
 
+from rig.node import BOOT
 from rig.orders import SAMPLE_IDS, counts, order_json, put, take_ids
 from rig.processes import ROOT, TESTS, Program
-from rig.waiting import BOOT
 
 
 def shown(heading):

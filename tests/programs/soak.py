@@ -9,10 +9,9 @@ from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
 import producer
-from rig.node import Node, connect, running_node
+from rig.node import BOOT, Node, connect, running_node, wait_until
 from rig.orders import counts, ids, new_order, take_ids
 from rig.processes import WORKER, Program
-from rig.waiting import BOOT, wait_until
 
 # None: a consumer is killed; otherwise, RabbitMQ gets the signal. Consumers first: RabbitMQ before
 # 4.3, killed in a queue's first two seconds, can lose the queue.

@@ -1,4 +1,4 @@
-"""A RabbitMQ node of the tests' own."""
+"""A RabbitMQ node of the tests' own, and how to wait for it."""
 
 import contextlib
 import logging
@@ -8,19 +8,28 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic, sleep  # as a test may replace time.sleep
 
 import pika
 
-from rig.waiting import BOOT, wait_until
-
+LIMIT = 40  # seconds: far more than anything here takes
+BOOT = 3 * LIMIT  # a node's start or end
 NAME = "orders@localhost"  # each node has a port mapper of its own
 PATH = f"/usr/lib/rabbitmq/bin:{os.environ['PATH']}"  # before Debian's wrappers
 # What RabbitMQ would otherwise look for, or keep, where a user's own server does.
 FILES = ["CONFIG_FILE", "CONFIG_FILES", "ADVANCED_CONFIG_FILE", "CONF_ENV_FILE"]
 FILES += ["ENABLED_PLUGINS_FILE", "MNESIA_BASE", "LOG_BASE"]
 DIES_WITH_US = ["setpriv", "--pdeathsig", "KILL"]  # a command after it, even if we are killed
+
+
+def wait_until(condition: Callable, what: str, seen: Callable = str, limit: float = LIMIT) -> None:
+    """Wait until `condition` returns something true. The error says what `seen` returns then."""
+    deadline = monotonic() + limit
+    while not condition():
+        assert monotonic() < deadline, f"waited {limit} s for {what}; seen: {seen()}"
+        sleep(0.02)
 
 
 def free_port() -> int:
@@ -39,10 +48,7 @@ def listens(port: int) -> bool:
 
 
 class Node:
-    """A RabbitMQ node on 127.0.0.1, all of its files in a folder.
-
-    start() and end() may follow one another; what is in the folder survives them.
-    """
+    """A RabbitMQ node on 127.0.0.1, its files in a folder; start() and end() may alternate."""
 
     process: subprocess.Popen[bytes]
 

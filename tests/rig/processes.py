@@ -10,8 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from signal import SIGKILL
 
-from rig.node import DIES_WITH_US
-from rig.waiting import LIMIT, SLOWER, wait_until
+from rig.node import DIES_WITH_US, LIMIT, wait_until
 
 TESTS = Path(__file__).resolve().parent.parent
 ROOT = TESTS.parent
@@ -22,7 +21,6 @@ WITH_TRACEBACK = ("ERROR Failed", "ERROR Trying again")  # such a record may hav
 ENVIRONMENT = {  # nothing of the user's
     "PATH": os.environ["PATH"],
     "LC_ALL": "C.UTF-8",
-    "SLOWER": str(SLOWER),
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONUNBUFFERED": "1",  # what a program has printed is seen even if it is killed
     "PYTHONWARNINGS": "ignore:BlockingConnection is deprecated",  # as pika 1.5 says
@@ -98,7 +96,7 @@ class Program:
         """Wait; fail at once if it ends before, or says what it may not."""
 
         def met() -> object:
-            ended = self.has_ended()  # asked first, so that all it said is there
+            ended = not self._reader.is_alive()  # asked first, so that all it said is there
             self.check()
             found = condition()
             assert found or not ended, f"{self.name} ended before {what}"
@@ -110,16 +108,13 @@ class Program:
         """Wait until so many records fit."""
         self.wait_until(lambda: self.count(pattern) >= times, f"{times} x {pattern!r}")
 
-    def has_ended(self) -> bool:
-        return not self._reader.is_alive()
-
     def let_work_end(self) -> None:
         """Let the work on an order that waits (worker.py) go on."""
         self.process.stdin.close()
 
     def wait(self, limit: float = LIMIT) -> int:
         """Wait for its end; return the exit status."""
-        self.wait_until(self.has_ended, "its end", limit)
+        self.wait_until(lambda: not self._reader.is_alive(), "its end", limit)
         return self.process.wait()
 
     def kill(self, number: int = SIGKILL) -> None:
