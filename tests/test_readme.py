@@ -3,9 +3,10 @@
 import contextlib
 import re
 import sqlite3
+import sys
 
 from rig.node import BOOT
-from rig.orders import SAMPLE_IDS, counts, order_json, put, take_ids
+from rig.orders import SAMPLE_IDS, counts, new_order, order_json, put, take_ids
 from rig.processes import ROOT, TESTS, Program
 
 
@@ -16,31 +17,23 @@ def shown(heading):
     return code
 
 
-def test_once_only_stores_each_result_once(url, channel, tmp_path):
-    code = shown("Once only").replace("shop.db", f"{tmp_path}/shop.db")
-    run = "consumer.process_order = process_order\nconsumer.main()\n"
-    script = tmp_path / "once_only.py"
-    script.write_text(f"import consumer\n{code}\n{run}")
-    put(channel, order_json("A"), order_json("A", amount=5), order_json("B", amount=5))
-    with Program(script, url) as process:
-        process.wait_for("Processed 'B'")
-    with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as database:
-        invoices = list(database.execute("SELECT * FROM invoices"))
-    assert invoices == [("A", "1249.5"), ("B", "5")]
+def test_once_only_stores_each_result_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(shown("Once only"), page := {})
+    for order in [new_order("A"), new_order("A", amount=5), new_order("B", amount=5)]:
+        page["process_order"](order)
+    with contextlib.closing(sqlite3.connect("shop.db")) as database:
+        assert list(database.execute("SELECT * FROM invoices")) == [("A", "1249.5"), ("B", "5")]
 
 
-def test_publish_is_called_as_shown(url, channel, tmp_path):
+def test_publish_is_called_as_shown(url, channel, monkeypatch):
     """It leaves the caller's signals and logs as they are."""
-    script = tmp_path / "example.py"
-    unchanged = """
-import logging, signal
-assert signal.getsignal(signal.SIGINT) != signal.SIG_DFL
-assert not logging.getLogger("pika").level
-"""
-    script.write_text(shown("Publishing") + unchanged)
-    with Program(script, url) as process:
-        assert process.wait() == 0
-    assert process.log == ""
+    monkeypatch.setenv("AMQP_URL", url)
+    monkeypatch.delitem(sys.modules, "producer")  # it is imported anew
+    with monkeypatch.context() as gone:
+        for name in ["signal.signal", "logging.basicConfig", "logging.Logger.setLevel"]:
+            gone.delattr(name)
+        exec(shown("Publishing"))
     assert take_ids(channel) == ["A-1"]
 
 
