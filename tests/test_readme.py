@@ -13,7 +13,7 @@ from rig.processes import ROOT, TESTS, Program
 def shown(heading):
     """Return the Python that server.md shows under a heading."""
     page = (TESTS / "server.md").read_text("utf-8")
-    (code,) = re.findall(rf"\n## {heading}\n[^#]*?```python\n(.*?)```", page, re.S)
+    (code,) = re.findall(rf"\n##+ (?:\d\. )?{heading}\n[^#]*?```python\n(.*?)```", page, re.S)
     return code
 
 
