@@ -88,7 +88,7 @@ def test_free_consumer_gets_the_next_order(url, channel):
     """A consumer that works holds no second order, as prefetch_count is 1."""
     with Program(WORKER, url) as busy:
         put(channel, order_json("A", waits=True))
-        busy.wait_for("Received 'A'")
+        busy.wait_for("Works on 'A'")
         put(channel, *map(order_json, "BCDE"))
         with Program(WORKER, url) as free:
             free.wait_for("Processed 'E'")
@@ -125,7 +125,7 @@ def test_order_of_a_consumer_that_ends_is_redelivered(url, channel, number):
     """It ends without a word."""
     put(channel, order_json("A", waits=True), order_json("B"))
     with Program(WORKER, url) as victim:
-        victim.wait_for("Received 'A'")
+        victim.wait_for("Works on 'A'")
         victim.kill(number)
     wait_for_ready(channel, 2)
     with Program(WORKER, url) as another:
@@ -136,10 +136,7 @@ def test_order_of_a_consumer_that_ends_is_redelivered(url, channel, number):
 
 
 def test_failed_order_goes_back_after_a_pause(channel, monkeypatch, caplog):
-    """Until then, the connection sleeps, so that it sends heartbeats.
-
-    RabbitMQ 4.3 does not count what comes back by basic_nack.
-    """
+    """By basic_reject: RabbitMQ 4.3 does not count what comes back by basic_nack."""
     slept = []
     errors = [TypeError(), OSError(), exceptions.AMQPError(), json.JSONDecodeError("", "", 0)]
 

@@ -29,7 +29,7 @@ def test_rabbitmq_that_ends_loses_no_order(publish, caplog):
                 Network(node.url, b"SENT-00050", lambda end=end: node.end(end)) as network,
                 Program(WORKER, network.url, may_say="^WARNING Trying again: ") as consumer,
             ):
-                consumer.wait_for("Received 'CURRENT'")
+                consumer.wait_for("Works on 'CURRENT'")
                 with pytest.raises(AMQPError):
                     publish(network.url, orders)
                 assert caplog.text.count("Stored") == 49

@@ -12,7 +12,7 @@ from rig.node import connect
 from rig.orders import ids, new_order, put, take_ids
 from rig.processes import PRODUCER, Program
 
-FIVE = tuple(new_order(order_id) for order_id in ids("A", 5))  # which nobody can change
+FIVE = tuple(new_order(order_id) for order_id in ids("A", 5))  # which none can pop
 SAMPLE = """\
 {"order_id": "ORD-001", "customer": "Иван Иванов", "amount": 5000, "status": "pending"}
 {"order_id": "ORD-002", "customer": "Анна Ким", "amount": 1249.5, "status": "pending"}

@@ -18,6 +18,7 @@ def process_order(order: dict) -> None:
     logging.debug("nobody wants to see this")
     tries[order["order_id"]] += 1
     if "waits" in order:
+        logging.info(f"Works on {order['order_id']!r}")
         sys.stdin.read()
     if tries[order["order_id"]] <= order.get("fails", 0):
         raise Exception("the card was declined")
