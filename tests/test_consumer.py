@@ -15,10 +15,7 @@ from rig.processes import CONSUMER, WORKER, Program
 
 
 def test_each_failure_is_told_and_tried_again(monkeypatch, caplog):
-    """Those of RabbitMQ and the network in a line, any other with its traceback.
-
-    After a cancelled consumer, consume_orders() returns.
-    """
+    """Those of RabbitMQ and the network in a line, others with a traceback. None is a cancel."""
     in_a_line = [exceptions.StreamLostError(), exceptions.ProbableAuthenticationError(), OSError()]
     failures = iter([None, *in_a_line, TypeError("why")] * 20)
     slept = []

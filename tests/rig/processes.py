@@ -20,6 +20,7 @@ CLOCK = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ", re.M)  # begins ea
 WITH_TRACEBACK = ("ERROR Failed", "ERROR Trying again")  # such a record may have more lines
 ENVIRONMENT = {  # nothing of the user's
     "PATH": os.environ["PATH"],
+    "TMPDIR": os.environ.get("TMPDIR", "/tmp"),  # which tests/run removes
     "LC_ALL": "C.UTF-8",
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONUNBUFFERED": "1",  # what a program has printed is seen even if it is killed
