@@ -54,7 +54,7 @@ def publish(orders: list) -> None:
 
 def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level="INFO")
-    logging.getLogger("pika").setLevel("CRITICAL")  # its exceptions say enough
+    logging.getLogger("pika").setLevel("CRITICAL")  # pika's exceptions say enough
     # Ctrl-C (SIGINT) ends the program at once. (Closing the connection first could take minutes.)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
