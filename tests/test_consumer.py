@@ -101,7 +101,7 @@ def test_deleted_queue_is_told_and_declared_again(url, channel):
         channel.queue_delete("orders")
         process.wait_for("Waiting for orders", times=2)
         assert counts(channel) == (0, 1)
-    assert process.count(told) == 1
+    assert process.count(told) == 1 and process.count("Connecting") == 2
 
 
 @pytest.mark.parametrize(("body", "told"), [(order_json("A"), "Received 'A'"), (b"", "Rejecting")])
