@@ -38,10 +38,10 @@ def parse_order(body: bytes) -> dict:
 
 
 def process_order(order: dict) -> None:
-    """Put your own work here. (Before you use it on a server, read tests/server.md.)
+    """Put your own work here. (Before it runs on a server, follow tests/server.md.)
 
     - Raise InvalidOrder to refuse the order: by default, RabbitMQ then deletes it.
-    - After any other exception, RabbitMQ delivers the order again.
+    - After any other exception, RabbitMQ delivers the order again (up to a limit, if one is set).
     - An order can come more than once, for example after Ctrl-C: the work must allow this.
     - The work should take less than a minute. During the work, pika cannot send heartbeats ("I am
       alive"). Without them, RabbitMQ can close the connection and deliver the order again.
@@ -61,14 +61,14 @@ def handle_message(channel, method, properties, body: bytes) -> None:
         process_order(order)
     except InvalidOrder as error:
         logging.error(f"Rejecting ({error!r}): {text!r}")
-        # RabbitMQ deletes the message: then only the log has it (tests/server.md: how to keep it).
+        # By default, RabbitMQ deletes the message (tests/server.md: how to keep such messages).
         channel.basic_reject(delivery_tag=method.delivery_tag, requeue=False)
         return
     except Exception:
         logging.exception(f"Failed: {text!r}")  # adds the traceback
         # The order goes back to the queue, ahead of newer ones. It can come again at once: so wait
-        # first. This repeats as long as the work fails; with one consumer, newer orders wait
-        # (tests/server.md: how to set a limit).
+        # first. By default, this repeats until the work succeeds (tests/server.md: how to set a
+        # limit). With one consumer, newer orders wait meanwhile.
         channel.connection.sleep(PAUSE)  # like time.sleep(), but pika can send heartbeats
         channel.basic_reject(delivery_tag=method.delivery_tag, requeue=True)
         return
@@ -78,7 +78,7 @@ def handle_message(channel, method, properties, body: bytes) -> None:
 
 
 def consume_orders() -> None:
-    """Handle messages. Return if the queue is deleted; raise an exception if RabbitMQ fails."""
+    """Handle messages until RabbitMQ cancels the consumer, or an exception is raised."""
     logging.info(f"Connecting to RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port} (it may be starting)")
     with pika.BlockingConnection(RABBITMQ) as connection:
         channel = connection.channel()
@@ -93,8 +93,8 @@ def consume_orders() -> None:
 
 def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level="INFO")
-    logging.getLogger("pika").setLevel("CRITICAL")  # pika's exceptions say enough
-    # Ctrl-C (SIGINT) ends the program at once. (Closing the connection first could take minutes.)
+    logging.getLogger("pika").setLevel("CRITICAL")  # hide pika's log: main() logs pika's errors
+    # Let Ctrl-C (SIGINT) end the program at once: closing the connection first could take minutes.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     while True:
         try:

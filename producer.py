@@ -13,7 +13,8 @@ RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://guest:guest@127
 # RabbitMQ may still be starting: so pika tries up to ten times before it raises an exception.
 RABBITMQ.connection_attempts = 10
 RABBITMQ.retry_delay = 3  # seconds
-# If RabbitMQ lacks memory or disk space for a minute, basic_publish() raises an exception.
+# While RabbitMQ lacks memory or disk space, basic_publish() waits. After a minute, it raises an
+# exception. (Without this setting, it could wait for ever.)
 RABBITMQ.blocked_connection_timeout = 60  # seconds
 QUEUE = "orders"
 ORDERS = [
@@ -28,7 +29,8 @@ ORDERS = [
 def publish(orders: list) -> None:
     """Publish the orders. When publish() returns, RabbitMQ has confirmed all of them.
 
-    After an exception, orders may be stored, now or later. A second call stores such orders again.
+    After an exception, the orders logged as Stored are confirmed. RabbitMQ may store the next one,
+    too, now or later. The rest were not sent. A second call publishes all orders again.
     """
     logging.info(f"Connecting to RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port} (it may be starting)")
     with pika.BlockingConnection(RABBITMQ) as connection:
@@ -54,8 +56,8 @@ def publish(orders: list) -> None:
 
 def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level="INFO")
-    logging.getLogger("pika").setLevel("CRITICAL")  # pika's exceptions say enough
-    # Ctrl-C (SIGINT) ends the program at once. (Closing the connection first could take minutes.)
+    logging.getLogger("pika").setLevel("CRITICAL")  # hide pika's log: main() logs pika's errors
+    # Let Ctrl-C (SIGINT) end the program at once: closing the connection first could take minutes.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         publish(ORDERS)
