@@ -11,7 +11,7 @@ from rig.orders import ids, new_order, order_json, put, wait_for_ready
 from rig.processes import WORKER, Program
 
 
-def test_rabbitmq_that_ends_loses_no_order(publish, caplog):
+def test_rabbitmq_that_ends_loses_no_order(rabbitmq, publish, caplog):
     """One order is worked on then, 20 wait, and the 50th of 100 is on its way."""
     waiting, sent = ids("WAITS", 20), ids("SENT", 100)
     orders = [new_order(order_id) for order_id in sent]
