@@ -61,7 +61,7 @@ def test_ctrl_c_ends_the_wait_for_an_answer(script, connecting, url):
     """No order is called stored, and no consumer waiting, before RabbitMQ has said so."""
     answer = BASIC_ACK if script == PRODUCER else CONSUME_OK
     key = PROTOCOL_HEADER if connecting else answer
-    with Network(url, key, fault=None) as network, Program(script, network.url) as process:
+    with Network(url, key, fault=Network.hold) as network, Program(script, network.url) as process:
         process.wait_until(network.key_came.is_set, "bytes to hold back")
         process.kill(SIGINT)
     assert process.count("") == process.count("Connecting") == 1

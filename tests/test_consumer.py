@@ -41,7 +41,7 @@ def test_failure_closes_the_connection_and_is_tried_again(url, channel):
     channel.queue_declare("orders", durable=True, arguments={"x-max-priority": 5})
     told = "^WARNING Trying again: .*PRECONDITION_FAILED"
     with (
-        Network(url, CONNECTION_CLOSE, fault=lambda: None) as network,
+        Network(url, CONNECTION_CLOSE, Network.watch) as network,
         Program(CONSUMER, network.url, may_say=told) as process,
     ):
         process.wait_for(told, times=2)

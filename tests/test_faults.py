@@ -26,7 +26,7 @@ def test_rabbitmq_that_ends_loses_no_order(rabbitmq, publish, caplog):
                 current = order_json("CURRENT", waits=True)
                 put(connection.channel(), current, *map(order_json, waiting))
             with (
-                Network(node.url, b"SENT-00050", lambda end=end: node.end(end)) as network,
+                Network(node.url, b"SENT-00050", lambda network, end=end: node.end(end)) as network,
                 Program(WORKER, network.url, may_say="^WARNING Trying again: ") as consumer,
             ):
                 consumer.wait_for("Works on 'CURRENT'")

@@ -60,7 +60,7 @@ def test_refused_order_raises(node, url, channel, publish, caplog):
     limit = '{"max-length":3,"overflow":"reject-publish"}'
     node.command("rabbitmqctl", "set_policy", "limit", "^orders$", limit)
     try:
-        with Network(url, CONNECTION_CLOSE, fault=lambda: None) as network:
+        with Network(url, CONNECTION_CLOSE, Network.watch) as network:
             with pytest.raises(exceptions.NackError):
                 publish(network.url, FIVE)
             assert network.key_came.is_set()
@@ -71,7 +71,7 @@ def test_refused_order_raises(node, url, channel, publish, caplog):
 
 
 def test_order_for_a_deleted_queue_raises(url, publish, caplog):
-    def delete_the_queue():
+    def delete_the_queue(network):
         with connect(url) as connection:
             connection.channel().queue_delete("orders")
 

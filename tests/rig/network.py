@@ -15,26 +15,31 @@ BASIC_ACK = b"\x00\x3c\x00\x50"  # from RabbitMQ, it is a confirmation
 CONNECTION_CLOSE = b"\x00\x0a\x00\x32"
 
 
-def cut() -> None:
-    """Cut the connection on which the bytes are: a fault for Network."""
-    raise ConnectionAbortedError
-
-
 class Network(socketserver.ThreadingTCPServer):
     """Pass on what clients send to the RabbitMQ at `url`, and what it answers.
 
-    When `key` comes for the first time, from either side, `fault` is called before it is passed
-    on; without a fault, it is held back until the end.
+    When `key` comes for the first time, from either side, the fault comes before it is passed on.
     """
 
     daemon_threads = True  # a client that never closes does not stop the end
 
-    def __init__(self, url: str, key: bytes, fault: Callable[[], object] | None = cut) -> None:
+    def cut(self) -> None:
+        """A fault: cut the connection on which the bytes are."""
+        raise ConnectionAbortedError
+
+    def hold(self) -> None:
+        """A fault: hold the bytes back until the end."""
+        self.is_over.wait()
+
+    def watch(self) -> None:
+        """No fault: only notice the bytes."""
+
+    def __init__(self, url: str, key: bytes, fault: Callable[["Network"], object] = cut) -> None:
         super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
         self._rabbitmq = ("127.0.0.1", pika.URLParameters(url).port)
         self.url = url.replace(f":{self._rabbitmq[1]}", f":{self.server_address[1]}")
         self.key_came, self.is_over = threading.Event(), threading.Event()
-        self._key, self._fault = key, fault or self.is_over.wait
+        self._key, self._fault = key, fault
         threading.Thread(target=self.serve_forever, args=[0.02], daemon=True).start()
 
     def finish_request(self, client: socket.socket, _: object) -> None:
@@ -56,7 +61,7 @@ class Network(socketserver.ThreadingTCPServer):
                 seen += data
                 if self._key in seen and not self.key_came.is_set():
                     self.key_came.set()
-                    self._fault()
+                    self._fault(self)
                 to.sendall(data)
         for end in (source, to):
             with contextlib.suppress(OSError):
