@@ -38,6 +38,7 @@ def test_rabbitmq_that_ends_loses_no_order(rabbitmq, publish, caplog):
                 node.start()
                 publish(network.url, orders[49:])
                 consumer.wait_for("Processed 'SENT-00100'")
+            assert consumer.count("^WARNING Trying again: "), "it is not told why"
             assert consumer.orders("Worked on") == ["CURRENT", "CURRENT", *waiting, *sent]
             with connect(node.url) as connection:
                 wait_for_ready(connection.channel(), 0)
