@@ -15,17 +15,22 @@ from rig.processes import CONSUMER, WORKER, Program
 
 
 def test_each_failure_is_told_and_tried_again(monkeypatch, caplog):
-    """Those of RabbitMQ and the network in a line, others with a traceback. None is a cancel."""
+    """Those of RabbitMQ and the network in a line, others with a traceback."""
     in_a_line = [exceptions.StreamLostError(), exceptions.ProbableAuthenticationError(), OSError()]
-    failures = iter([None, *in_a_line, TypeError("why")] * 20)
+    cancelled = None  # then consume_orders() returns
+    failures = iter([cancelled, *in_a_line, TypeError("why")] * 20)
     slept = []
 
     def consume_orders():
         if failure := next(failures, KeyboardInterrupt()):
             raise failure
 
+    def sleep(seconds):
+        slept.append(seconds)
+        assert len(slept) <= 100, "main() goes on after KeyboardInterrupt"
+
     monkeypatch.setattr(consumer, "consume_orders", consume_orders)
-    monkeypatch.setattr("time.sleep", slept.append)
+    monkeypatch.setattr("time.sleep", sleep)
     monkeypatch.setattr("signal.signal", lambda number, reaction: None)
     with pytest.raises(KeyboardInterrupt):
         consumer.main()
@@ -49,7 +54,7 @@ def test_failure_closes_the_connection_and_is_tried_again(url, channel):
 
 
 def test_work_takes_two_seconds(channel, monkeypatch):
-    """And nothing else takes time."""
+    """There is no other pause, not even for a message that is rejected."""
     slept = []
     monkeypatch.setattr("time.sleep", slept.append)
     monkeypatch.setattr("pika.BlockingConnection.sleep", lambda *arguments: slept.append(arguments))
@@ -104,9 +109,10 @@ def test_deleted_queue_is_told_and_declared_again(url, channel):
     assert process.count(told) == 1 and process.count("Connecting") == 2
 
 
-@pytest.mark.parametrize(("body", "told"), [(order_json("A"), "Received 'A'"), (b"", "Rejecting")])
-def test_answer_that_fails_is_not_called_done(body, told, channel, monkeypatch, caplog):
+@pytest.mark.parametrize("is_order", [True, False])
+def test_answer_that_fails_is_not_called_done(is_order, channel, monkeypatch, caplog):
     """Processed is said after the acknowledgement, Rejecting before the message can be gone."""
+    body, told = (order_json("A"), "Received 'A'") if is_order else (b"", "Rejecting")
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     put(channel, body)
     receiving = channel.connection.channel()

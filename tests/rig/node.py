@@ -13,8 +13,8 @@ from time import monotonic, sleep  # as a test may replace time.sleep
 
 import pika
 
-LIMIT = 40  # seconds: far more than anything here takes
-BOOT = 3 * LIMIT  # a node's start or end
+LIMIT = 20  # seconds: far more than anything here takes
+BOOT = 4 * LIMIT  # a node's start or end
 NAME = "orders@localhost"  # each node has a port mapper of its own
 PATH = f"/usr/lib/rabbitmq/bin:{os.environ['PATH']}"  # before Debian's wrappers
 # What RabbitMQ would otherwise look for, or keep, where a user's own server does.

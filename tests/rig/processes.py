@@ -121,4 +121,4 @@ class Program:
     def kill(self, number: int = SIGKILL) -> None:
         """Send it a signal, and see that it dies of it at once."""
         self.process.send_signal(number)
-        assert self.wait(LIMIT / 4) == -number, f"{self.name} ended with {self.process.returncode}"
+        assert self.wait(LIMIT / 2) == -number, f"{self.name} ended with {self.process.returncode}"
