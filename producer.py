@@ -29,8 +29,8 @@ ORDERS = [
 def publish(orders: list) -> None:
     """Publish the orders. When publish() returns, RabbitMQ has confirmed all of them.
 
-    After an exception, the orders logged as Stored are confirmed. RabbitMQ may store the next one,
-    too, now or later. The rest were not sent. A second call publishes all orders again.
+    After an exception, the first orders may be confirmed (the log shows which, at level INFO). The
+    next one may be stored now or later. The rest were not sent. A second call publishes all again.
     """
     logging.info(f"Connecting to RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port} (it may be starting)")
     with pika.BlockingConnection(RABBITMQ) as connection:
@@ -51,7 +51,7 @@ def publish(orders: list) -> None:
                 # RabbitMQ would drop the order without an error, and even confirm it.)
                 mandatory=True,
             )
-            logging.info(f"Stored {body}")
+            logging.info(f"RabbitMQ confirmed {body}")
 
 
 def main() -> None:

@@ -55,14 +55,14 @@ def test_scripts_wait_while_rabbitmq_starts(url):
     ):
         assert producer.wait() == 0
         consumer.wait_for("Processed", times=5)
-    assert producer.orders("Stored") == consumer.orders("Processed") == SAMPLE_IDS
+    assert producer.orders("RabbitMQ confirmed") == consumer.orders("Processed") == SAMPLE_IDS
     assert producer.count("Connecting") == consumer.count("Connecting") == 1
 
 
 @each_script
 @pytest.mark.parametrize("connecting", [True, False])
 def test_ctrl_c_ends_the_wait_for_an_answer(script, connecting, url):
-    """No order is called stored, and no consumer waiting, before RabbitMQ has said so."""
+    """No order is called confirmed, and no consumer waiting, before RabbitMQ has said so."""
     answer = BASIC_ACK if script == PRODUCER else CONSUME_OK
     key = PROTOCOL_HEADER if connecting else answer
     with Network(url, key, fault=Network.hold) as network, Program(script, network.url) as process:

@@ -32,7 +32,7 @@ def test_rabbitmq_that_ends_loses_no_order(rabbitmq, publish, caplog):
                 consumer.wait_for("Works on 'CURRENT'")
                 with pytest.raises(AMQPError):
                     publish(network.url, orders)
-                assert caplog.text.count("Stored") == 49
+                assert caplog.text.count("RabbitMQ confirmed") == 49
                 consumer.wait_until(lambda: not node.runs(), "the node's end", BOOT)
                 consumer.let_work_end()
                 node.start()

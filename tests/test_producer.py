@@ -28,7 +28,8 @@ def test_five_orders_are_stored_as_persistent_messages(url, channel):
     with Program(PRODUCER, url) as process:
         assert process.wait() == 0
     connecting = f"INFO Connecting to RabbitMQ at {url.split('@')[1]} (it may be starting)"
-    assert process.records == [connecting, *(f"INFO Stored {body}" for body in SAMPLE.splitlines())]
+    confirmed = [f"INFO RabbitMQ confirmed {body}" for body in SAMPLE.splitlines()]
+    assert process.records == [connecting, *confirmed]
     put(channel)  # RabbitMQ refuses this if the queue is not a durable one
     for expected in SAMPLE.splitlines():
         _, properties, body = channel.basic_get("orders", auto_ack=True)
@@ -39,12 +40,12 @@ def test_five_orders_are_stored_as_persistent_messages(url, channel):
 @pytest.mark.parametrize("at_the_end", [False, True])
 def test_connection_that_breaks_ends_it(at_the_end, url, channel):
     """An order can be stored although nobody was told so: trying again would store it twice."""
-    key, called_stored, stored = (CONNECTION_CLOSE, 5, 5) if at_the_end else (BASIC_ACK, 0, 1)
+    key, confirmed, stored = (CONNECTION_CLOSE, 5, 5) if at_the_end else (BASIC_ACK, 0, 1)
     failed = "^ERROR Failed: "
     with Network(url, key) as network, Program(PRODUCER, network.url, may_say=failed) as process:
         assert process.wait() == 1
     assert process.count("Connecting") == process.count(failed) == 1
-    assert process.count("Stored") == called_stored
+    assert process.count("RabbitMQ confirmed") == confirmed
     assert take_ids(channel) == SAMPLE_IDS[:stored]
 
 
@@ -59,7 +60,7 @@ def test_refused_order_raises(node, url, channel, publish, caplog):
             assert network.key_came.is_set()
     finally:
         node.command("rabbitmqctl", "clear_policy", "limit")
-    assert caplog.text.count("Stored") == 3
+    assert caplog.text.count("RabbitMQ confirmed") == 3
     assert take_ids(channel) == ids("A", 3)
 
 
@@ -73,7 +74,7 @@ def test_order_for_a_deleted_queue_raises(url, publish, caplog):
         pytest.raises(exceptions.UnroutableError),
     ):
         publish(network.url, FIVE)
-    assert caplog.text.count("Stored") == 2
+    assert caplog.text.count("RabbitMQ confirmed") == 2
 
 
 def test_order_that_json_cannot_convert_ends_in_a_traceback(url, channel, monkeypatch):

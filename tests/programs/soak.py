@@ -20,7 +20,7 @@ FAULTS = [None, None, None, None, None, SIGKILL, None, SIGTERM]
 
 def soak(node: Node, seconds: float) -> int:
     """Run two producers, three consumers and all faults, again and again; return what is lost."""
-    faults, stored, worked_on = 0, set[str](), Counter[str]()
+    faults, confirmed, worked_on = 0, set[str](), Counter[str]()
     deadline = time.monotonic() + seconds
     with ExitStack() as stack:
 
@@ -43,7 +43,7 @@ def soak(node: Node, seconds: float) -> int:
                     consumers[-4].kill()
                 for process in producers:
                     process.wait(BOOT)
-                    stored.update(process.orders("Stored"))
+                    confirmed.update(process.orders("RabbitMQ confirmed"))
         channel = stack.enter_context(connect(node.url)).channel()
         consumers[-1].wait_until(lambda: counts(channel)[0] == 0, "an empty queue", BOOT)
         for consumer in consumers[-3:]:
@@ -51,11 +51,11 @@ def soak(node: Node, seconds: float) -> int:
         wait_until(lambda: counts(channel)[1] == 0, "RabbitMQ to see them dead")
         for consumer in consumers:
             worked_on.update(consumer.orders("Worked on"))
-        lost = len(stored - {*worked_on, *take_ids(channel)})
+        lost = len(confirmed - {*worked_on, *take_ids(channel)})
     twice = sum(number > 1 for number in worked_on.values())
     print(f"{faults} times, consumers or RabbitMQ were killed or stopped.")
-    print(f"{len(stored):,} orders were confirmed, {twice} processed twice, {lost} lost.")
-    assert stored, "no order was confirmed"
+    print(f"{len(confirmed):,} orders were confirmed, {twice} processed twice, {lost} lost.")
+    assert confirmed, "no order was confirmed"
     return lost
 
 

@@ -86,7 +86,7 @@ class Program:
             assert not more or first.startswith(WITH_TRACEBACK), f"{self.name} said: {record}"
 
     def orders(self, said: str) -> list[str]:
-        """Return the order_ids in lines such as "Received 'A'" or 'Stored {"order_id": "A"…'."""
+        """Return the order_ids: "Received 'A'" or 'RabbitMQ confirmed {"order_id": "A"…'."""
         return re.findall(rf"(?m)INFO {said} (?:'|{{\"order_id\": \")([^'\"]*)", self.log)
 
     def count(self, pattern: str) -> int:
