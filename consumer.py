@@ -41,8 +41,8 @@ def process_order(order: dict) -> None:
     """Put your own work here. (Before it runs on a server, follow tests/server.md.)
 
     - Raise InvalidOrder to refuse the order: by default, RabbitMQ then deletes it.
-    - After any other exception, RabbitMQ delivers the order again (up to a limit, if one is set).
-    - An order can come more than once, for example after Ctrl-C: the work must allow this.
+    - After any other exception, the order comes again (up to the queue's limit, if there is one).
+    - An order can come more than once, for example after Ctrl-C: the work must be safe to repeat.
     - The work should take less than a minute. During the work, pika cannot send heartbeats ("I am
       alive"). Without them, RabbitMQ can close the connection and deliver the order again.
     """
@@ -61,14 +61,14 @@ def handle_message(channel, method, properties, body: bytes) -> None:
         process_order(order)
     except InvalidOrder as error:
         logging.error(f"Rejecting ({error!r}): {text!r}")
-        # By default, RabbitMQ deletes the message (tests/server.md: how to keep such messages).
+        # By default, RabbitMQ deletes the message: only the log has it (see tests/server.md).
         channel.basic_reject(delivery_tag=method.delivery_tag, requeue=False)
         return
     except Exception:
         logging.exception(f"Failed: {text!r}")  # adds the traceback
         # The order goes back to the queue, ahead of newer ones. It can come again at once: so wait
-        # first. By default, this repeats until the work succeeds (tests/server.md: how to set a
-        # limit). With one consumer, newer orders wait meanwhile.
+        # first. This repeats while the work fails, unless the queue has a limit (see
+        # tests/server.md). With one consumer, newer orders wait meanwhile.
         channel.connection.sleep(PAUSE)  # like time.sleep(), but pika can send heartbeats
         channel.basic_reject(delivery_tag=method.delivery_tag, requeue=True)
         return
@@ -93,7 +93,7 @@ def consume_orders() -> None:
 
 def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level="INFO")
-    logging.getLogger("pika").setLevel("CRITICAL")  # hide pika's log: main() logs pika's errors
+    logging.getLogger("pika").setLevel("CRITICAL")  # hide pika's log: main() logs pika's last error
     # Let Ctrl-C (SIGINT) end the program at once: closing the connection first could take minutes.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     while True:

@@ -29,8 +29,8 @@ ORDERS = [
 def publish(orders: list) -> None:
     """Publish the orders. When publish() returns, RabbitMQ has confirmed all of them.
 
-    After an exception, the first orders may be confirmed (the log shows which, at level INFO). The
-    next one may be stored now or later. The rest were not sent. A second call publishes all again.
+    After an exception, the log (level INFO) shows which orders RabbitMQ confirmed. It may store
+    the next one, too, now or later. The rest were not sent. A second call publishes all again.
     """
     logging.info(f"Connecting to RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port} (it may be starting)")
     with pika.BlockingConnection(RABBITMQ) as connection:
@@ -56,7 +56,7 @@ def publish(orders: list) -> None:
 
 def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level="INFO")
-    logging.getLogger("pika").setLevel("CRITICAL")  # hide pika's log: main() logs pika's errors
+    logging.getLogger("pika").setLevel("CRITICAL")  # hide pika's log: main() logs pika's last error
     # Let Ctrl-C (SIGINT) end the program at once: closing the connection first could take minutes.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
