@@ -66,8 +66,8 @@ def handle_message(channel, method, properties, body: bytes) -> None:
         return
     except Exception:
         logging.exception(f"Failed: {text!r}")  # adds the traceback
-        # The order goes back to the queue, ahead of newer ones. It can come again at once: so wait
-        # first. This repeats while the work fails, unless the queue has a limit (see
+        # The order goes back to the queue, usually ahead of newer ones. It can come again at once:
+        # so wait first. This repeats as long as the work fails, unless the queue has a limit (see
         # tests/server.md). With one consumer, newer orders wait meanwhile.
         channel.connection.sleep(PAUSE)  # like time.sleep(), but pika can send heartbeats
         channel.basic_reject(delivery_tag=method.delivery_tag, requeue=True)

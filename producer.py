@@ -14,7 +14,7 @@ RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://guest:guest@127
 RABBITMQ.connection_attempts = 10
 RABBITMQ.retry_delay = 3  # seconds
 # While RabbitMQ lacks memory or disk space, basic_publish() waits. After a minute, it raises an
-# exception. (Without this setting, it could wait for ever.)
+# exception. (Without this setting, it would wait until there is enough.)
 RABBITMQ.blocked_connection_timeout = 60  # seconds
 QUEUE = "orders"
 ORDERS = [
@@ -29,8 +29,8 @@ ORDERS = [
 def publish(orders: list) -> None:
     """Publish the orders. When publish() returns, RabbitMQ has confirmed all of them.
 
-    After an exception, the log (level INFO) shows which orders RabbitMQ confirmed. It may store
-    the next one, too, now or later. The rest were not sent. A second call publishes all again.
+    After an exception, the log (level INFO) shows which orders RabbitMQ confirmed. RabbitMQ may
+    store the next one, now or later. The rest were not sent. A second call publishes all again.
     """
     logging.info(f"Connecting to RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port} (it may be starting)")
     with pika.BlockingConnection(RABBITMQ) as connection:
