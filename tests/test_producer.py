@@ -12,8 +12,8 @@ from rig.node import connect
 from rig.orders import SAMPLE_IDS, ids, new_order, put, take_ids
 from rig.processes import PRODUCER, Program
 
-ERRORS = [exceptions.AMQPConnectionError("why"), exceptions.UnroutableError(["why"])]
-ERRORS += [exceptions.ChannelClosedByBroker(406, "why"), OSError("why")]
+ERRORS = [exceptions.AMQPConnectionError("why"), exceptions.NackError(["why"]), OSError("why")]
+ERRORS += [exceptions.ChannelClosedByBroker(406, "why"), exceptions.UnroutableError(["why"])]
 FIVE = [new_order(order_id) for order_id in ids("A", 5)]
 SAMPLE = """\
 {"order_id": "ORD-001", "customer": "Иван Иванов", "amount": 5000, "status": "pending"}
