@@ -29,8 +29,8 @@ ORDERS = [
 def publish(orders: list) -> None:
     """Publish the orders. When publish() returns, RabbitMQ has confirmed all of them.
 
-    After an exception, the log (level INFO) shows which orders RabbitMQ confirmed. RabbitMQ may
-    store the next one, now or later. The rest were not sent. A second call publishes all again.
+    After an exception, the log shows which orders RabbitMQ confirmed (if it shows level INFO). The
+    next one may be stored now or later. The rest were not sent. A second call publishes all again.
     """
     logging.info(f"Connecting to RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port} (it may be starting)")
     with pika.BlockingConnection(RABBITMQ) as connection:
