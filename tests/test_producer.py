@@ -14,7 +14,8 @@ from rig.processes import PRODUCER, Program
 
 ERRORS = [exceptions.AMQPConnectionError("why"), exceptions.NackError(["why"]), OSError("why")]
 ERRORS += [exceptions.ChannelClosedByBroker(406, "why"), exceptions.UnroutableError(["why"])]
-FIVE = [new_order(order_id) for order_id in ids("A", 5)]
+NOTE = "Ж" * 1_000
+FIVE = [new_order(order_id, note=NOTE) for order_id in ids("A", 5)]
 SAMPLE = """\
 {"order_id": "ORD-001", "customer": "Иван Иванов", "amount": 5000, "status": "pending"}
 {"order_id": "ORD-002", "customer": "Анна Ким", "amount": 1249.5, "status": "pending"}
@@ -50,7 +51,7 @@ def test_connection_that_breaks_ends_it(at_the_end, url, channel):
 
 
 def test_refused_order_raises(node, url, channel, publish, caplog):
-    """The queue takes three orders. The connection is closed."""
+    """The queue takes three orders; the log has them whole. The connection is closed."""
     limit = '{"max-length":3,"overflow":"reject-publish"}'
     node.command("rabbitmqctl", "set_policy", "limit", "^orders$", limit)
     try:
@@ -60,7 +61,7 @@ def test_refused_order_raises(node, url, channel, publish, caplog):
             assert network.key_came.is_set()
     finally:
         node.command("rabbitmqctl", "clear_policy", "limit")
-    assert caplog.text.count("RabbitMQ confirmed") == 3
+    assert caplog.text.count("RabbitMQ confirmed") == caplog.text.count(NOTE) == 3
     assert take_ids(channel) == ids("A", 3)
 
 
