@@ -14,7 +14,7 @@ RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://guest:guest@127
 RABBITMQ.connection_attempts = 10
 RABBITMQ.retry_delay = 3  # seconds
 # While RabbitMQ lacks memory or disk space, basic_publish() waits. After a minute, it raises an
-# exception. (Without this setting, it would wait until there is enough.)
+# exception. (Without this setting, it could wait for ever.)
 RABBITMQ.blocked_connection_timeout = 60  # seconds
 QUEUE = "orders"
 ORDERS = [
