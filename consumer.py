@@ -41,7 +41,7 @@ def process_order(order: dict) -> None:
     """Put your own work here. (Before it runs on a server, follow tests/server.md.)
 
     - Raise InvalidOrder to refuse the order: by default, RabbitMQ then deletes it.
-    - After any other exception, the order comes again (up to the queue's limit, if there is one).
+    - After any other exception, the order comes again (up to the queue's delivery limit, if any).
     - An order can come more than once, for example after Ctrl-C: the work must be safe to repeat.
     - The work should take less than a minute. During the work, pika cannot send heartbeats ("I am
       alive"). Without them, RabbitMQ can close the connection and deliver the order again.
@@ -67,12 +67,12 @@ def handle_message(channel, method, properties, body: bytes) -> None:
     except Exception:
         logging.exception(f"Failed: {text!r}")  # adds the traceback
         # The order goes back to the queue, usually ahead of newer ones. It can come again at once:
-        # so wait first. This repeats as long as the work fails, unless the queue has a limit (see
-        # tests/server.md). With one consumer, newer orders wait meanwhile.
+        # so wait first. Without a delivery limit (tests/server.md: how to set one), this repeats
+        # as long as the work fails. With one consumer, newer orders wait meanwhile.
         channel.connection.sleep(PAUSE)  # like time.sleep(), but pika can send heartbeats
         channel.basic_reject(delivery_tag=method.delivery_tag, requeue=True)
         return
-    # RabbitMQ deletes the message only after this. If we die earlier, it comes again.
+    # RabbitMQ deletes the message only now. If we die earlier, it comes again (up to the limit).
     channel.basic_ack(delivery_tag=method.delivery_tag)
     logging.info(f"Processed {order_id!r}")
 
@@ -93,7 +93,7 @@ def consume_orders() -> None:
 
 def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level="INFO")
-    logging.getLogger("pika").setLevel("CRITICAL")  # hide pika's log: main() logs pika's last error
+    logging.getLogger("pika").setLevel("CRITICAL")  # hide pika's log: pika raises its last error
     # Let Ctrl-C (SIGINT) end the program at once: closing the connection first could take minutes.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     while True:
@@ -105,7 +105,7 @@ def main() -> None:
         except Exception:
             # Any other error, e.g. a mistake in consume_orders(): show where it happened.
             logging.exception("Trying again")  # adds the traceback
-        time.sleep(3)  # so that a lasting error does not flood the log
+        time.sleep(3)  # so that the same error does not fill the log
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ RABBITMQ = pika.URLParameters(os.environ.get("AMQP_URL", "amqp://guest:guest@127
 # RabbitMQ may still be starting: so pika tries up to ten times before it raises an exception.
 RABBITMQ.connection_attempts = 10
 RABBITMQ.retry_delay = 3  # seconds
-# While RabbitMQ lacks memory or disk space, basic_publish() waits. After a minute, it raises an
-# exception. (Without this setting, it could wait for ever.)
+# While RabbitMQ has too little memory or disk space, basic_publish() waits. After a minute, it
+# raises an exception. (Without this setting, it could wait for ever.)
 RABBITMQ.blocked_connection_timeout = 60  # seconds
 QUEUE = "orders"
 ORDERS = [
@@ -29,8 +29,8 @@ ORDERS = [
 def publish(orders: list) -> None:
     """Publish the orders. When publish() returns, RabbitMQ has confirmed all of them.
 
-    After an exception, the log shows which orders RabbitMQ confirmed (if it shows level INFO). The
-    next one may be stored now or later. The rest were not sent. A second call publishes all again.
+    After an exception, the log (level INFO) shows which orders are confirmed. RabbitMQ may store
+    the next order, too, now or later. The rest were not sent. A second call publishes all again.
     """
     logging.info(f"Connecting to RabbitMQ at {RABBITMQ.host}:{RABBITMQ.port} (it may be starting)")
     with pika.BlockingConnection(RABBITMQ) as connection:
@@ -56,7 +56,7 @@ def publish(orders: list) -> None:
 
 def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level="INFO")
-    logging.getLogger("pika").setLevel("CRITICAL")  # hide pika's log: main() logs pika's last error
+    logging.getLogger("pika").setLevel("CRITICAL")  # hide pika's log: pika raises its last error
     # Let Ctrl-C (SIGINT) end the program at once: closing the connection first could take minutes.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
