@@ -6,12 +6,13 @@ import pytest
 from pika.exceptions import AMQPError
 
 from rig.network import Network
-from rig.node import BOOT, connect, running_node
+from rig.node import connect, running_node
 from rig.orders import ids, new_order, order_json, put, wait_for_ready
 from rig.processes import WORKER, Program
 
 
-def test_rabbitmq_that_ends_loses_no_order(rabbitmq, publish, caplog):
+@pytest.mark.parametrize("end", [SIGKILL, SIGTERM])
+def test_rabbitmq_that_ends_loses_no_order(end, rabbitmq, publish, caplog):
     """One order is worked on then, 20 wait, and the 50th of 100 is on its way."""
     # The cause, not that a connection that is closed cannot be closed.
     told = "^WARNING Trying again: (?!ConnectionWrongState)|^ERROR RabbitMQ has cancelled"
@@ -19,28 +20,24 @@ def test_rabbitmq_that_ends_loses_no_order(rabbitmq, publish, caplog):
     orders = [new_order(order_id) for order_id in sent]
     with running_node() as node:
         with connect(node.url) as connection:
-            put(connection.channel())
+            current = order_json("CURRENT", waits=True)
+            put(connection.channel(), current, *map(order_json, waiting))
         node.end(SIGTERM)  # before 4.3, SIGKILL can lose a queue that is not yet two seconds old
         node.start()
-        for end in [SIGKILL, SIGTERM]:  # in this sequence, as SIGKILL can lose acknowledgements
-            caplog.clear()
-            with connect(node.url) as connection:
-                current = order_json("CURRENT", waits=True)
-                put(connection.channel(), current, *map(order_json, waiting))
-            with (
-                Network(node.url, b"SENT-00050", lambda network, end=end: node.end(end)) as network,
-                Program(WORKER, network.url, may_say=told) as consumer,
-            ):
-                consumer.wait_for("Works on 'CURRENT'")
-                with pytest.raises(AMQPError):
-                    publish(network.url, orders)
-                assert caplog.text.count("RabbitMQ confirmed") == 49
-                consumer.wait_until(lambda: not node.runs(), "the node's end", BOOT)
-                consumer.let_work_end()
-                node.start()
-                publish(network.url, orders[49:])
-                consumer.wait_for("Processed 'SENT-00100'")
-            assert consumer.count(told), "it is not told why"
-            assert consumer.orders("Worked on") == ["CURRENT", "CURRENT", *waiting, *sent]
-            with connect(node.url) as connection:
-                wait_for_ready(connection.channel(), 0)
+        with (
+            Network(node.url, b"SENT-00050", lambda _: node.end(end)) as network,
+            Program(WORKER, network.url, may_say=told) as consumer,
+        ):
+            consumer.wait_for("Works on 'CURRENT'")
+            with pytest.raises(AMQPError):
+                publish(network.url, orders)
+            assert caplog.text.count("RabbitMQ confirmed") == 49
+            consumer.wait_until(lambda: not node.runs(), "the node's end")
+            consumer.let_work_end()
+            node.start()
+            publish(network.url, orders[49:])
+            consumer.wait_for("Processed 'SENT-00100'")
+        assert consumer.count(told), "it is not told why"
+        assert consumer.orders("Worked on") == ["CURRENT", "CURRENT", *waiting, *sent]
+        with connect(node.url) as connection:
+            wait_for_ready(connection.channel(), 0)
