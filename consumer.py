@@ -72,7 +72,7 @@ def handle_message(channel, method, properties, body: bytes) -> None:
         channel.connection.sleep(PAUSE)  # like time.sleep(), but pika can send heartbeats
         channel.basic_reject(delivery_tag=method.delivery_tag, requeue=True)
         return
-    # RabbitMQ deletes the message only now. If we die earlier, it comes again (up to the limit).
+    # RabbitMQ deletes the message only after this. If we die earlier, it comes again.
     channel.basic_ack(delivery_tag=method.delivery_tag)
     logging.info(f"Processed {order_id!r}")
 
@@ -93,7 +93,7 @@ def consume_orders() -> None:
 
 def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level="INFO")
-    logging.getLogger("pika").setLevel("CRITICAL")  # hide pika's log: pika raises its last error
+    logging.getLogger("pika").setLevel("CRITICAL")  # hide pika's log: its last error is enough
     # Let Ctrl-C (SIGINT) end the program at once: closing the connection first could take minutes.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     while True:
@@ -105,7 +105,7 @@ def main() -> None:
         except Exception:
             # Any other error, e.g. a mistake in consume_orders(): show where it happened.
             logging.exception("Trying again")  # adds the traceback
-        time.sleep(3)  # so that the same error does not fill the log
+        time.sleep(3)  # so that a lasting error does not flood the log
 
 
 if __name__ == "__main__":
