@@ -9,7 +9,7 @@ from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
 import producer
-from rig.node import BOOT, Node, connect, running_node, wait_until
+from rig.node import Node, connect, running_node, wait_until
 from rig.orders import counts, ids, new_order, take_ids
 from rig.processes import WORKER, Program
 
@@ -42,10 +42,10 @@ def soak(node: Node, seconds: float) -> int:
                     consumers.append(start(WORKER))
                     consumers[-4].kill()
                 for process in producers:
-                    process.wait(BOOT)
+                    process.wait()
                     confirmed.update(process.orders("RabbitMQ confirmed"))
         channel = stack.enter_context(connect(node.url)).channel()
-        consumers[-1].wait_until(lambda: counts(channel)[0] == 0, "an empty queue", BOOT)
+        consumers[-1].wait_until(lambda: counts(channel)[0] == 0, "an empty queue")
         for consumer in consumers[-3:]:
             consumer.kill()
         wait_until(lambda: counts(channel)[1] == 0, "RabbitMQ to see them dead")
