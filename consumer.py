@@ -68,7 +68,7 @@ def handle_message(channel, method, properties, body: bytes) -> None:
         logging.exception(f"Failed: {text!r}")  # adds the traceback
         # The order goes back to the queue, usually ahead of newer ones. It can come again at once:
         # so wait first. Without a delivery limit (tests/server.md: how to set one), this repeats
-        # as long as the work fails. With one consumer, newer orders wait meanwhile.
+        # as long as the work fails. With one consumer, newer orders may wait meanwhile.
         channel.connection.sleep(PAUSE)  # like time.sleep(), but pika can send heartbeats
         channel.basic_reject(delivery_tag=method.delivery_tag, requeue=True)
         return
