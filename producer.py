@@ -56,7 +56,7 @@ def publish(orders: list) -> None:
 
 def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level="INFO")
-    logging.getLogger("pika").setLevel("CRITICAL")  # hide pika's log: its last error is enough
+    logging.getLogger("pika").setLevel("CRITICAL")  # hide pika's log: only the last error is shown
     # Let Ctrl-C (SIGINT) end the program at once: closing the connection first could take minutes.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
