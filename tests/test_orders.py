@@ -1,6 +1,7 @@
 """What an order is: parse_order() of consumer.py. These tests need no RabbitMQ."""
 
 import json
+import math
 
 import pytest
 
@@ -11,7 +12,7 @@ from rig.orders import new_order
 
 def test_order_is_returned_whole():
     """The work has to look at types and amounts."""
-    order = new_order(0, customer={"name": "Ж"}, amount="", status=False, items=[-12.5, None])
+    order = new_order("", customer={"name": "Ж"}, amount=-5, status=0, items=[12.5, None, math.nan])
     found = parse_order(json.dumps(order, ensure_ascii=False).encode())
     assert repr(found) == repr(order)
 
