@@ -53,14 +53,14 @@ def test_connection_that_breaks_ends_it(at_the_end, url, channel):
 def test_refused_order_raises(node, url, channel, publish, caplog):
     """The queue takes three orders; the log has them whole. The connection is closed."""
     limit = '{"max-length":3,"overflow":"reject-publish"}'
-    node.command("rabbitmqctl", "set_policy", "limit", "^orders$", limit)
+    node.rabbitmqctl("set_policy", "limit", "^orders$", limit)
     try:
         with Network(url, CONNECTION_CLOSE, Network.watch) as network:
             with pytest.raises(exceptions.NackError):
                 publish(network.url, FIVE)
             assert network.key_came.is_set()
     finally:
-        node.command("rabbitmqctl", "clear_policy", "limit")
+        node.rabbitmqctl("clear_policy", "limit")
     assert caplog.text.count("RabbitMQ confirmed") == caplog.text.count(NOTE) == 3
     assert take_ids(channel) == ["B", "A", "B"]
 
@@ -80,7 +80,7 @@ def test_order_for_a_deleted_queue_raises(url, publish, caplog):
 
 def test_order_that_json_cannot_convert_ends_in_a_traceback(url, channel, monkeypatch):
     """It is a mistake in the program. What came before it is stored."""
-    monkeypatch.setattr(producer, "RABBITMQ", pika.URLParameters(url))
+    monkeypatch.setattr(producer.RABBITMQ, "port", pika.URLParameters(url).port)
     monkeypatch.setattr(producer, "ORDERS", [new_order("A"), new_order("B", amount=Decimal(5))])
     monkeypatch.setattr("signal.signal", lambda number, reaction: None)
     monkeypatch.delattr("time.sleep")  # nothing waits

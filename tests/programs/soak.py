@@ -64,5 +64,5 @@ if sys.argv[2:]:  # a producer of the soak's
     producer.main()
 else:
     with running_node() as node:
-        print("RabbitMQ", node.command("rabbitmqctl", "version").strip(), flush=True)
+        print("RabbitMQ", node.rabbitmqctl("version").strip(), flush=True)
         sys.exit(soak(node, float(sys.argv[1]) if sys.argv[1:] else 120) > 0)

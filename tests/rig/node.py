@@ -14,7 +14,6 @@ from time import monotonic, sleep  # as a test may replace time.sleep
 import pika
 
 LIMIT = 60  # seconds: far more than anything here takes, on a slow machine, too
-NAME = "orders@localhost"  # each node has a port mapper of its own
 PATH = f"/usr/lib/rabbitmq/bin:{os.environ['PATH']}"  # before Debian's wrappers
 # What RabbitMQ would otherwise look for, or keep, where a user's own server does.
 FILES = ["CONFIG_FILE", "CONFIG_FILES", "ADVANCED_CONFIG_FILE", "CONF_ENV_FILE"]
@@ -62,13 +61,16 @@ class Node:
             # Erlang shall not burn processor time while it waits, nor listen to other machines.
             "ERL_AFLAGS": "+sbwt none +sbwtdcpu none +sbwtdio none "
             "-kernel inet_dist_use_interface {127,0,0,1}",
-            "RABBITMQ_NODENAME": NAME,
+            "RABBITMQ_NODENAME": "orders@localhost",  # each node has a port mapper of its own
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(free_port()),
             **{f"RABBITMQ_{file}": f"{folder}/{file}" for file in FILES},
-            # What rabbitmqctl tells of a quorum queue shall lag less than five seconds.
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-rabbit quorum_tick_interval 500",
+            # What rabbitmqctl tells of a quorum queue shall lag less than five seconds. A disk that
+            # is almost full shall not block who publishes.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-rabbit quorum_tick_interval 500 "
+            "-rabbit disk_free_limit 1000000",
+            "ERL_CRASH_DUMP": f"{folder}/dump",
             "RABBITMQ_LOGS": "-",  # standard output
             "RUNNING_UNDER_SYSTEMD": "true",  # the start script becomes the node: end() hits it
         }
@@ -79,7 +81,6 @@ class Node:
             before = output.tell()
             self.process = subprocess.Popen(
                 [*DIES_WITH_US, "rabbitmq-server"],
-                cwd=self.folder,  # as a node that is killed may leave a dump
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -107,12 +108,10 @@ class Node:
         lines = Path(self.folder, "output").read_text(errors="replace").splitlines()
         return "\n".join([line for line in lines if "[info]" not in line][-12:])
 
-    def command(self, program: str, *arguments: str) -> str:
-        """Return what one of RabbitMQ's commands prints (it costs a second or two)."""
-        command = [program, "-q", "-n", NAME, *arguments]
-        return subprocess.check_output(
-            command, cwd=self.folder, env=self.environment, text=True, timeout=LIMIT
-        )
+    def rabbitmqctl(self, *arguments: str) -> str:
+        """Return what RabbitMQ's command prints (it costs a second or two)."""
+        command = ["rabbitmqctl", "-q", *arguments]
+        return subprocess.check_output(command, env=self.environment, text=True, timeout=LIMIT)
 
 
 @contextlib.contextmanager
@@ -140,4 +139,5 @@ def running_node() -> Iterator[Node]:
 def connect(url: str) -> pika.BlockingConnection:
     parameters = pika.URLParameters(url)
     parameters.heartbeat = 0  # pika sends none while a test waits for something else
+    parameters.blocked_connection_timeout = LIMIT
     return pika.BlockingConnection(parameters)
