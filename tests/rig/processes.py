@@ -19,6 +19,7 @@ PRODUCER, CONSUMER, WORKER = ROOT / "producer.py", ROOT / "consumer.py", TESTS /
 CLOCK = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ", re.M)  # begins each record of a log
 WITH_TRACEBACK = ("ERROR Failed", "ERROR Trying again")  # such a record may have more lines
 ENVIRONMENT = {  # nothing of the user's
+    "AMQP_URL": "amqp://127.0.0.1:1",  # where nobody listens
     "PATH": os.environ["PATH"],
     "TMPDIR": os.environ.get("TMPDIR", "/tmp"),  # which tests/run removes
     "LC_ALL": "C.UTF-8",
