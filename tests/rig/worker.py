@@ -6,7 +6,7 @@ from collections import Counter
 
 import consumer
 
-tries = Counter[str]()
+tries = Counter()
 
 
 def process_order(order: dict) -> None:
