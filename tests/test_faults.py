@@ -16,7 +16,7 @@ TOLD = "^WARNING Trying again: (?!ConnectionWrongState)"
 STOPS = f"{TOLD}|^ERROR RabbitMQ has cancelled"
 
 
-@pytest.mark.parametrize("end, told", [(SIGKILL, TOLD), (SIGTERM, STOPS)])
+@pytest.mark.parametrize("end, told", [(SIGKILL, TOLD), (SIGTERM, STOPS)], ids=["dies", "stops"])
 def test_rabbitmq_that_ends_loses_no_order(end, told, rabbitmq, publish, caplog):
     """One order is worked on then, 20 wait, and the 50th of 100 is on its way."""
     waiting, sent = ids("WAITS", 20), ids("SENT", 100)
