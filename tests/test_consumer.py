@@ -1,9 +1,9 @@
 """consumer.py against a real RabbitMQ: as a process, as a user runs it, or its functions."""
 
 import codecs
-import importlib
 import json
 import re
+import runpy
 import sys
 from signal import SIGINT, SIGTERM
 
@@ -21,7 +21,7 @@ def test_import_leaves_log_and_signals_alone(monkeypatch):
     with monkeypatch.context() as gone:
         for name in ["signal.signal", "logging.basicConfig", "logging.Logger.setLevel"]:
             gone.delattr(name)
-        importlib.reload(consumer)
+        runpy.run_path(str(CONSUMER))
 
 
 def test_each_failure_is_told_and_tried_again(monkeypatch, caplog):
