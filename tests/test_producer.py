@@ -84,6 +84,7 @@ def test_order_that_json_cannot_convert_ends_in_a_traceback(url, channel, monkey
     monkeypatch.setattr(producer, "ORDERS", [new_order("A"), new_order("B", amount=Decimal(5))])
     monkeypatch.setattr("signal.signal", lambda number, reaction: None)
     monkeypatch.delattr("time.sleep")  # nothing waits
+    monkeypatch.delattr("pika.BlockingConnection.sleep")
     with pytest.raises(TypeError):
         producer.main()
     assert take_ids(channel) == ["A"]
