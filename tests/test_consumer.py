@@ -3,7 +3,6 @@
 import codecs
 import json
 import re
-import runpy
 import sys
 from signal import SIGINT, SIGTERM
 
@@ -14,14 +13,6 @@ import consumer
 from rig.network import CONNECTION_CLOSE, Network
 from rig.orders import counts, order_json, put, wait_for_ready
 from rig.processes import CONSUMER, WORKER, Program
-
-
-def test_import_leaves_log_and_signals_alone(monkeypatch):
-    """They are the importing program's."""
-    with monkeypatch.context() as gone:
-        for name in ["signal.signal", "logging.basicConfig", "logging.Logger.setLevel"]:
-            gone.delattr(name)
-        runpy.run_path(str(CONSUMER))
 
 
 def test_each_failure_is_told_and_tried_again(monkeypatch, caplog):
