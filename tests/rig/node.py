@@ -69,7 +69,8 @@ class Node:
             # What rabbitmqctl tells of a quorum queue shall lag less than five seconds. A disk that
             # is almost full shall not block who publishes.
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-rabbit quorum_tick_interval 500 "
-            "-rabbit disk_free_limit 1000000",
+            "-rabbit disk_free_limit 1000000 "
+            "-rabbit dead_letter_worker_publisher_confirm_timeout 1000",
             "ERL_CRASH_DUMP": f"{folder}/dump",
             "RABBITMQ_LOGS": "-",  # standard output
             "RUNNING_UNDER_SYSTEMD": "true",  # the start script becomes the node: end() hits it
@@ -91,7 +92,7 @@ class Node:
             log = Path(self.folder, "output").read_bytes()[before:]
             return b"Server startup complete" in log or not self.runs()
 
-        wait_until(ready_or_ended, "RabbitMQ", self.log_end)
+        wait_until(ready_or_ended, "RabbitMQ", self.log_end, 2 * LIMIT)
         assert self.runs(), f"RabbitMQ did not start:\n{self.log_end()}"
 
     def runs(self) -> bool:
