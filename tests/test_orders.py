@@ -1,7 +1,6 @@
 """What an order is: parse_order() of consumer.py. These tests need no RabbitMQ."""
 
 import json
-import math
 
 import pytest
 
@@ -12,13 +11,12 @@ from rig.orders import new_order
 
 def test_order_is_returned_whole():
     """The work has to look at types and amounts."""
-    order = new_order("", customer={"name": "Ж"}, amount=-5, status=0, items=[12.5, None, math.nan])
-    found = parse_order(json.dumps(order, ensure_ascii=False).encode())
-    assert repr(found) == repr(order)
+    order = new_order("", customer={"name": "Ж"}, amount=-5, status=0, items=[12.5, None])
+    assert parse_order(json.dumps(order, ensure_ascii=False).encode()) == order
 
 
 def test_message_that_is_no_json_object_is_no_order():
-    assert not issubclass(InvalidOrder, ValueError), "an except in the work would swallow it"
+    assert InvalidOrder.__bases__ == (Exception,), "an except in the work would swallow it"
     for body in [b"hello", b"", b"\xff", b'{"A": "\n"}', b"[" * 200_000, b"9" * 5_000]:
         with pytest.raises(InvalidOrder, match="^unreadable JSON: ."):
             parse_order(body)
