@@ -12,6 +12,7 @@ import pika
 CONSUME_OK = b"\x00\x3c\x00\x15"
 PROTOCOL_HEADER = b"AMQP"  # begins each connection
 BASIC_ACK = b"\x00\x3c\x00\x50"  # from RabbitMQ, it is a confirmation
+BASIC_NACK = b"\x00\x3c\x00\x78"
 CONNECTION_CLOSE = b"\x00\x0a\x00\x32"
 
 
