@@ -13,11 +13,9 @@ def test_docker_compose_keeps_orders_and_lets_no_other_computer_in():
     volume, *ports = re.findall(r"(?m)^      - (\S+)$", compose)
     assert volume == "rabbitmq-data:/var/lib/rabbitmq"
     assert ports == ['"127.0.0.1:5672:5672"', '"127.0.0.1:15672:15672"']
-    for line in ["hostname: rabbitmq", "stop_grace_period: 1m", "image: rabbitmq:.*-management"]:
-        assert re.search(f"(?m)^    {line}( #.*)?$", compose), line
+    for line in ["hostname: rabbitmq", "stop_grace_period: 1m"]:
+        assert f"\n    {line}\n" in compose, line
     assert re.findall(r"(?m)^\w+", compose) == ["services", "volumes"]  # 1.29 knows no `name`
-    assert compose.endswith("\nvolumes:\n  rabbitmq-data:\n")
-    assert "\nCOMPOSE_PROJECT_NAME=orders\n" in (ROOT / ".env").read_text("utf-8")
 
 
 def test_demo_shows_five_orders_and_leaves_a_users_rabbitmq_alone(url, channel):

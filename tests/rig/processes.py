@@ -120,6 +120,6 @@ class Program:
         return self.process.wait()
 
     def kill(self, number: int = SIGKILL) -> None:
-        """Send it a signal, and see that it dies of it."""
+        """Send it a signal, and see that it dies of it at once."""
         self.process.send_signal(number)
-        assert self.wait() == -number, f"{self.name} ended with {self.process.returncode}"
+        assert self.wait(15) == -number, f"{self.name} ended with {self.process.returncode}"
