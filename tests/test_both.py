@@ -32,6 +32,7 @@ def test_connection_is_as_amqp_url_says(script, amqp_url, monkeypatch):
     monkeypatch.setattr("pika.BlockingConnection", connect)
     monkeypatch.setattr("socket.getaddrinfo", connect)  # in no way to the user's RabbitMQ
     monkeypatch.setattr("signal.signal", lambda number, reaction: None)
+    monkeypatch.delattr("time.sleep")  # nothing waits before
     with pytest.raises((SystemExit, KeyboardInterrupt)):
         runpy.run_path(str(script), run_name="__main__")
     (found,) = given

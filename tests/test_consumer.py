@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from signal import SIGINT, SIGTERM
+from unittest.mock import Mock, call
 
 import pytest
 from pika import exceptions
@@ -20,19 +21,9 @@ def test_each_failure_is_told_and_tried_again(monkeypatch, caplog):
     in_a_line = [exceptions.StreamLostError(), exceptions.ProbableAuthenticationError(), OSError()]
     in_a_line.append(exceptions.ConnectionClosedByBroker(320, "RabbitMQ stops"))
     cancelled = None  # then consume_orders() returns
-    failures = iter([cancelled, *in_a_line, TypeError("why")] * 2)
-    slept = []
-
-    def consume_orders():
-        if failure := next(failures, SystemExit()):
-            raise failure
-
-    def sleep(seconds):
-        slept.append(seconds)
-        assert len(slept) <= 12, "main() goes on after SystemExit"
-
-    monkeypatch.setattr(consumer, "consume_orders", consume_orders)
-    monkeypatch.setattr("time.sleep", sleep)
+    ends = [cancelled, *in_a_line, TypeError("why")] * 2
+    monkeypatch.setattr(consumer, "consume_orders", Mock(side_effect=[*ends, SystemExit()]))
+    monkeypatch.setattr("time.sleep", sleep := Mock(side_effect=[None] * len(ends)))
     monkeypatch.setattr("signal.signal", lambda number, reaction: None)
     with pytest.raises(SystemExit):
         consumer.main()
@@ -40,7 +31,7 @@ def test_each_failure_is_told_and_tried_again(monkeypatch, caplog):
     expected = [("WARNING", f"Trying again: {failure!r}", False) for failure in in_a_line]
     expected.append(("ERROR", "Trying again", True))
     assert told == expected * 2
-    assert slept == [3] * 12
+    assert sleep.mock_calls == [call(3)] * len(ends)
 
 
 def test_failure_closes_the_connection_and_is_tried_again(url, channel):

@@ -1,6 +1,7 @@
 """producer.py against a real RabbitMQ: as a process, as a user runs it, or its functions."""
 
 from decimal import Decimal
+from unittest.mock import Mock
 
 import pika
 import pytest
@@ -92,15 +93,11 @@ def test_order_that_json_cannot_convert_ends_in_a_traceback(url, channel, monkey
 @pytest.mark.parametrize("error", ERRORS, ids=repr)
 def test_error_of_rabbitmq_or_the_network_is_told_in_a_line(error, monkeypatch, caplog):
     """And publish() is not called again."""
-    errors = iter([error])
-
-    def publish(orders):
-        raise next(errors)
-
-    monkeypatch.setattr(producer, "publish", publish)
+    monkeypatch.setattr(producer, "publish", publish := Mock(side_effect=error))
     monkeypatch.setattr("signal.signal", lambda number, reaction: None)
     with pytest.raises(SystemExit, match="^1$"):
         producer.main()
+    publish.assert_called_once_with(producer.ORDERS)
     (record,) = caplog.records
     assert (record.levelname, record.message) == ("ERROR", f"Failed: {error!r}")
     assert not record.exc_info
