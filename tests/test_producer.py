@@ -13,7 +13,8 @@ from rig.node import connect
 from rig.orders import SAMPLE_IDS, new_order, put, take_ids
 from rig.processes import PRODUCER, Program
 
-ERRORS = [exceptions.AMQPConnectionError("why"), exceptions.NackError(["why"]), OSError("why")]
+ERRORS = [exceptions.AMQPConnectionError("why"), exceptions.ChannelClosedByBroker(406, "why")]
+ERRORS += [exceptions.UnroutableError(["why"]), OSError("why")]
 NOTE = "Ж" * 1_000
 FIVE = [new_order(order_id, note=NOTE) for order_id in "BABCD"]  # one comes twice
 SAMPLE = """\
@@ -79,14 +80,16 @@ def test_order_for_a_deleted_queue_raises(url, publish, caplog):
 
 
 def test_order_that_json_cannot_convert_ends_in_a_traceback(url, channel, monkeypatch):
-    """It is a mistake in the program. What came before it is stored."""
-    monkeypatch.setattr(producer.RABBITMQ, "port", pika.URLParameters(url).port)
+    """It is a mistake in the program. What came before it is stored; the connection is closed."""
     monkeypatch.setattr(producer, "ORDERS", [new_order("A"), new_order("B", amount=Decimal(5))])
     monkeypatch.setattr("signal.signal", lambda number, reaction: None)
     monkeypatch.delattr("time.sleep")  # nothing waits
     monkeypatch.delattr("pika.BlockingConnection.sleep")
-    with pytest.raises(TypeError):
-        producer.main()
+    with Network(url, CONNECTION_CLOSE, Network.watch) as network:
+        monkeypatch.setattr(producer.RABBITMQ, "port", pika.URLParameters(network.url).port)
+        with pytest.raises(TypeError):
+            producer.main()
+        assert network.key_came.is_set(), "the connection stayed open"
     assert take_ids(channel) == ["A"]
 
 

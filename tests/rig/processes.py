@@ -15,7 +15,8 @@ from rig.node import DIES_WITH_US, LIMIT, wait_until
 TESTS = Path(__file__).resolve().parent.parent
 ROOT = TESTS.parent
 PRODUCER, CONSUMER, WORKER = ROOT / "producer.py", ROOT / "consumer.py", TESTS / "rig/worker.py"
-
+# Log and signals belong to the program, not to what it imports.
+PROGRAMS_OWN = ["signal.signal", "logging.basicConfig", "logging.Logger.setLevel"]
 CLOCK = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ", re.M)  # begins each record of a log
 WITH_TRACEBACK = ("ERROR Failed", "ERROR Trying again")  # such a record may have more lines
 ENVIRONMENT = {  # nothing of the user's
