@@ -10,7 +10,7 @@ from rig.processes import ROOT, TESTS, Program
 
 def test_docker_compose_keeps_orders_and_lets_no_other_computer_in():
     compose = (ROOT / "docker-compose.yml").read_text("utf-8")
-    volume, *ports = re.findall(r"(?m)^      - (\S+)$", compose)
+    volume, *ports = re.findall(r"(?m)^      - (\S+)", compose)
     assert volume == "rabbitmq-data:/var/lib/rabbitmq"
     assert ports == ['"127.0.0.1:5672:5672"', '"127.0.0.1:15672:15672"']
     for line in ["hostname: rabbitmq", "stop_grace_period: 1m"]:
