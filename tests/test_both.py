@@ -1,8 +1,10 @@
 """What both scripts have to do with RabbitMQ and a user."""
 
+import os
 import runpy
+import shutil
+import subprocess
 import sys
-from pathlib import Path
 from signal import SIGINT, SIGTERM
 
 import pika
@@ -10,7 +12,7 @@ import pytest
 
 from rig.network import BASIC_ACK, CONSUME_OK, PROTOCOL_HEADER, Network
 from rig.orders import SAMPLE_IDS
-from rig.processes import CONSUMER, PRODUCER, PROGRAMS_OWN, ROOT, WORKER, Program
+from rig.processes import CONSUMER, PRODUCER, PROGRAMS_OWN, WORKER, Program
 
 AMQPS = "amqps://shop:%2F@rabbitmq.example:5/%2F?heartbeat=9&blocked_connection_timeout=9"
 each_script = pytest.mark.parametrize("script", [PRODUCER, CONSUMER], ids=["producer", "consumer"])
@@ -48,13 +50,16 @@ def test_connection_is_as_amqp_url_says(script, amqp_url, monkeypatch):
 
 
 @each_script
-def test_script_can_be_imported_alone(script, monkeypatch):
-    """It needs no other file of this project, and leaves log and signals alone."""
-    elsewhere = [path for path in sys.path if not Path(path).resolve().is_relative_to(ROOT)]
+def test_script_can_be_copied_alone(script, tmp_path):
+    shutil.copy(script, tmp_path)
+    environment = {**os.environ, "PYTHONPATH": ""}
+    command = [sys.executable, "-c", f"import {script.stem}"]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+
+
+@each_script
+def test_import_leaves_log_and_signals_alone(script, monkeypatch):
     with monkeypatch.context() as gone:
-        gone.setattr("sys.path", elsewhere)
-        for module in ["producer", "consumer"]:
-            gone.delitem(sys.modules, module, raising=False)
         for name in PROGRAMS_OWN:
             gone.delattr(name)
         runpy.run_path(str(script))
