@@ -19,8 +19,8 @@ from rig.processes import CONSUMER, WORKER, Program
 
 def test_each_failure_is_told_and_tried_again(monkeypatch, caplog):
     """Those of RabbitMQ and the network in a line, others with a traceback; sys.exit() is none."""
-    in_a_line = [exceptions.StreamLostError(), exceptions.ProbableAuthenticationError(), gaierror()]
-    in_a_line.append(exceptions.ConnectionClosedByBroker(320, "RabbitMQ stops"))
+    in_a_line = [exceptions.StreamLostError(), exceptions.ProbableAuthenticationError()]
+    in_a_line += [exceptions.ConnectionClosedByBroker(320, "stops"), gaierror(), OSError()]
     cancelled = None  # then consume_orders() returns
     ends = [cancelled, *in_a_line, TypeError("why")] * 20
     monkeypatch.setattr(consumer, "consume_orders", Mock(side_effect=[*ends, SystemExit()]))
@@ -64,7 +64,9 @@ def test_failed_order_comes_again_until_it_succeeds(url, channel):
     put(channel, body, order_json(2, customer={}, amount="", status=False))
     with Program(WORKER, url, may_say="^ERROR Failed") as process:
         process.wait_for("Processed 2")
-    assert [record.split("\n")[0] for record in process.records[2:]] == [
+    assert [record.split("\n")[0] for record in process.records] == [
+        f"INFO Connecting to RabbitMQ at {url.split('@')[1]} (it may be starting)",
+        "INFO Waiting for orders. Ctrl-C ends this; an unfinished order comes again",
         r"INFO Received 'Заказ\n1', redelivered: False",
         f"ERROR Failed: {body.decode()!r}",
         r"INFO Received 'Заказ\n1', redelivered: True",
