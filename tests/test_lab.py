@@ -22,7 +22,7 @@ def test_demo_shows_five_orders_and_leaves_a_users_rabbitmq_alone(url, channel):
     """AMQP_URL leads to a RabbitMQ where the user's orders wait."""
     put(channel, order_json("MINE-1"), order_json("MINE-2"))
     with Program(TESTS / "programs/demo.py", url) as demo:
-        assert demo.wait(2 * LIMIT) == 0
+        assert demo.wait(4 * LIMIT) == 0
     assert demo.orders("RabbitMQ confirmed") == demo.orders("Processed") == SAMPLE_IDS
     assert counts(channel) == (2, 0)
 
