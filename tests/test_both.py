@@ -27,8 +27,8 @@ def test_connection_is_as_amqp_url_says(script, amqp_url, monkeypatch):
         monkeypatch.setenv("AMQP_URL", amqp_url)
     given = []
 
-    def connect(*arguments):
-        given.extend(arguments)
+    def connect(*arguments, **named):
+        given.extend([*arguments, *named.values()])
         raise OSError if script == PRODUCER else KeyboardInterrupt
 
     monkeypatch.setattr("pika.BlockingConnection", connect)
