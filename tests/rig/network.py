@@ -57,16 +57,19 @@ class Network(socketserver.ThreadingTCPServer):
     def _pass_on(self, source: socket.socket, to: socket.socket) -> None:
         """Pass on what comes until one side ends; then end both."""
         seen = b""
-        with contextlib.suppress(OSError):
+        try:
             while data := source.recv(65536):
                 seen += data
                 if self._key in seen and not self.key_came.is_set():
                     self.key_came.set()
                     self._fault(self)
                 to.sendall(data)
-        for end in (source, to):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        finally:
+            for end in (source, to):
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
 
     def __exit__(self, *_: object) -> None:
         self.is_over.set()
