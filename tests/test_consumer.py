@@ -32,6 +32,7 @@ def test_each_failure_is_told_and_tried_again(monkeypatch, caplog):
     expected = [("WARNING", f"Trying again: {failure!r}", False) for failure in in_a_line]
     expected.append(("ERROR", "Trying again", True))
     assert told == expected * 20
+    assert {each.name for each in caplog.records} == {"consumer"}, "another logger"
     assert sleep.mock_calls == [call(3)] * len(ends)
 
 

@@ -11,7 +11,7 @@ import producer
 from rig.network import BASIC_ACK, BASIC_NACK, CONNECTION_CLOSE, Network
 from rig.node import connect
 from rig.orders import SAMPLE_IDS, new_order, put, take_ids
-from rig.processes import PRODUCER, Program
+from rig.processes import IMPORTER, PRODUCER, Program
 
 ERRORS = [exceptions.AMQPConnectionError("why"), exceptions.ChannelClosedByBroker(406, "why")]
 ERRORS += [exceptions.UnroutableError(["why"]), exceptions.NackError(["why"]), OSError("why")]
@@ -37,6 +37,12 @@ def test_five_orders_are_stored_as_persistent_messages(url, channel):
         _, properties, body = channel.basic_get("orders", auto_ack=True)
         assert body.decode() == expected
         assert properties == pika.BasicProperties(delivery_mode=2)
+
+
+def test_publish_leaves_log_and_signals_to_its_caller(url):
+    with Program(IMPORTER, url) as process:
+        assert process.wait() == 0
+    assert process.records == ["INFO Published"]
 
 
 @pytest.mark.parametrize("at_the_end", [False, True])

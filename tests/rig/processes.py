@@ -15,6 +15,7 @@ from rig.node import DIES_WITH_US, LIMIT, wait_until
 TESTS = Path(__file__).resolve().parent.parent
 ROOT = TESTS.parent
 PRODUCER, CONSUMER, WORKER = ROOT / "producer.py", ROOT / "consumer.py", TESTS / "rig/worker.py"
+IMPORTER = TESTS / "rig/importer.py"
 # Log and signals belong to the program, not to what it imports.
 PROGRAMS_OWN = ["signal.signal", "logging.basicConfig", "logging.Logger.setLevel"]
 CLOCK = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ", re.M)  # begins each record of a log
