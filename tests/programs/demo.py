@@ -4,21 +4,17 @@ import os
 import subprocess
 import sys
 
-from rig.node import DIES_WITH_US, running_node
+from rig.node import KILL_WITH_PARENT, running_node
 from rig.processes import CONSUMER, PRODUCER
 
-python = [*DIES_WITH_US, sys.executable]
+python = [*KILL_WITH_PARENT, sys.executable]
 with running_node() as node:
-    environment = {**os.environ, "AMQP_URL": node.url}
-    consumer = subprocess.Popen(
-        [*python, CONSUMER], env=environment, stderr=subprocess.PIPE, encoding="utf-8"
-    )
-    status = None
+    os.environ["AMQP_URL"] = node.url
+    consumer = subprocess.Popen([*python, CONSUMER], stderr=subprocess.PIPE, encoding="utf-8")
     for line in consumer.stderr:
         print(line, end="", file=sys.stderr, flush=True)
         if "Waiting for orders" in line:
-            status = subprocess.run([*python, PRODUCER], env=environment).returncode
-        if status or "Processed 'ORD-005'" in line:
-            consumer.terminate()
-            sys.exit(status)
+            subprocess.run([*python, PRODUCER], check=True)
+        if "Processed 'ORD-005'" in line:
+            sys.exit()  # this ends the consumer, too
     sys.exit("The consumer has ended.")
